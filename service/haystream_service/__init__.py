@@ -1,0 +1,1 @@
+"""The Haystream service: Haystack pipelines, streamed over gRPC."""

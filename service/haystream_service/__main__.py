@@ -1,0 +1,93 @@
+"""The command: reads the environment, serves, and ends on SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NoReturn
+
+from pydantic import ValidationError
+
+from haystream_service.logs import set_up_logging
+from haystream_service.settings import Settings
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+def main() -> NoReturn:
+    """Serve until a signal says otherwise; exit 0 then, and 1 with one line where it cannot begin."""
+    # Haystack reports to its makers at import unless told not to; who wants that sets the variable.
+    os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+    try:
+        settings = Settings(_cli_parse_args=True)
+    except ValidationError as error:
+        _refuse(_first_complaint(error))
+    log = set_up_logging(settings.log_format, settings.log_level)
+    complaint = asyncio.run(_serve(settings, log))
+    if complaint:
+        _refuse(complaint)
+    _leave()
+
+
+async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
+    """Serve until a signal; return a complaint where that was not possible."""
+    from haystream_service.errors import PipelineFileError  # noqa: PLC0415 - after the environment is set
+    from haystream_service.server import AddressInUse, serving  # noqa: PLC0415 - as above
+
+    loop = asyncio.get_running_loop()
+    stop = _stop_on_signals(loop)
+    # Haystack runs what cannot run on the loop in the loop's default executor.
+    loop.set_default_executor(ThreadPoolExecutor(settings.max_sync_runs, thread_name_prefix="haystream-sync"))
+    try:
+        async with serving(settings, log) as service:
+            host = settings.listen.rpartition(":")[0]
+            log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
+            await stop.wait()
+            log.info("draining", runs=len(service.runs), seconds=settings.drain_seconds)
+    except (AddressInUse, PipelineFileError) as error:
+        return str(error)
+    log.info("stopped")
+    return ""
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Return an event that the first SIGTERM or Ctrl-C sets. The second ends the process where it stands."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"
+
+
+def _refuse(complaint: str) -> NoReturn:
+    print(f"haystream-service: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
+    sys.exit(1)
+
+
+def _leave() -> NoReturn:
+    """Exit 0, also past a component's thread that never ends: Python itself would wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(0)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What can be wrong with a request or with a pipeline's file, in words that may reach a caller.
+
+These errors know no status codes: `status` maps them, once, at the edge of the RPC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an accident
+    """The request cannot be served as it is. Its text is meant for the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field of the request, and what would be right there."""
+
+    field: str
+    description: str
+
+
+class InvalidRequest(Refusal):
+    """One or more fields of the request are wrong."""
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        self.violations = violations
+
+
+class PipelineNotFound(Refusal):
+    """No pipeline has this name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"pipeline: there is no {name!r}; this service has {named(known)}")
+
+
+class PipelineNotReady(Refusal):
+    """The pipeline is still being loaded, or could not be."""
+
+    def __init__(self, name: str, why: str, *, loading: bool) -> None:
+        super().__init__(f"pipeline: {name!r} is not ready: {why}")
+        self.loading = loading
+
+
+class ApiKeyRequired(Refusal):
+    """The service has no key of its own for this pipeline's provider, and the request brought none."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"api_key: pipeline {name!r} has no provider key of its own; send yours in `api_key`")
+
+
+class RunExists(Refusal):
+    """A run with the caller's id is under way."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run_id: {run_id!r} is under way already; choose another id")
+
+
+class TooManyRuns(Refusal):
+    """The service has as many runs as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"all {limit} runs of this service are taken; try again in a moment")
+
+
+class ServiceDraining(Refusal):
+    """The service is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is shutting down; try again elsewhere, or in a moment")
+
+
+class NotOffered(Refusal):
+    """The contract has it, but this version does not serve it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not served by this version")
+
+
+class PipelineFileError(Exception):
+    """A pipeline's file is wrong in a way that its owner can mend. The text names the cure and no secret."""
+
+
+def named(names: list[str]) -> str:
+    """Return the names as a phrase for people."""
+    return ", ".join(sorted(names)) if names else "none"

@@ -1,0 +1,162 @@
+"""From the contract's requests to plain values, with every wrong field named."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from haystream.v1 import chat_pb2
+from haystream_service.errors import InvalidRequest, NotOffered, Violation
+from haystream_service.pipelines.call import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.struct_pb2 import Struct, Value
+
+# What stock gRPC clients and servers take as one message. Larger ones are let in up to the transport's own limit, so
+# that they can be refused in words.
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+MAX_KEY_LENGTH = 1024
+
+_RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_API_KEY = re.compile(r"[\x21-\x7e]*")  # it becomes an HTTP header
+_ROLES = {
+    chat_pb2.ROLE_SYSTEM: "system",
+    chat_pb2.ROLE_USER: "user",
+    chat_pb2.ROLE_ASSISTANT: "assistant",
+    chat_pb2.ROLE_TOOL: "tool",
+}
+
+
+def call_of(request: chat_pb2.ChatRequest) -> Call:
+    """Return what a request asks. Raises InvalidRequest with all that is wrong, or NotOffered."""
+    if violations := [*_size_violations(request), *_field_violations(request)]:
+        raise InvalidRequest(*violations)
+    if request.on_disconnect == chat_pb2.ON_DISCONNECT_CONTINUE or request.HasField("disconnect_grace"):
+        raise NotOffered("on_disconnect: a run that outlives its reader")
+    return Call(
+        query=request.query,
+        messages=[_message(message) for message in request.conversation.messages],
+        inputs=plain(request.inputs),
+        generation_kwargs=plain(request.generation_kwargs),
+        api_key=request.api_key,
+        streaming_components=list(request.streaming_components),
+        include_outputs_from=list(request.include_outputs_from),
+    )
+
+
+def plain(struct: Struct) -> dict[str, Any]:
+    """Return a Struct as a dictionary; whole numbers, which a Struct holds as floats, become ints again."""
+    return {name: _plain_value(value) for name, value in struct.fields.items()}
+
+
+def _plain_value(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return plain(value.struct_value)
+        case "list_value":
+            return [_plain_value(item) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def _size_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
+    size = request.ByteSize()
+    if size > MAX_REQUEST_BYTES:
+        sizes = {descriptor.name: _size_of(descriptor.name, request) for descriptor, _ in request.ListFields()}
+        largest = max(sizes, key=lambda name: sizes[name])
+        yield Violation(largest, f"the request has {size} bytes, most of them here; the limit is {MAX_REQUEST_BYTES}")
+
+
+def _size_of(field: str, request: chat_pb2.ChatRequest) -> int:
+    alone = chat_pb2.ChatRequest()
+    alone.CopyFrom(request)
+    alone.ClearField(field)  # type: ignore[arg-type]  # the stubs want a literal name
+    return request.ByteSize() - alone.ByteSize()
+
+
+def _field_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
+    match request.WhichOneof("input"):
+        case None:
+            yield Violation("query", "set either `query` or `conversation`")
+        case "query" if not request.query.strip():
+            yield Violation("query", "the question is empty")
+        case "conversation":
+            yield from _conversation_violations(request.conversation)
+        case _:
+            pass
+    if request.run_id and not _RUN_ID.fullmatch(request.run_id):
+        yield Violation("run_id", "expected 1 to 64 letters, digits, dots, dashes or underscores")
+    if len(request.api_key) > MAX_KEY_LENGTH or not _API_KEY.fullmatch(request.api_key):
+        yield Violation("api_key", f"expected at most {MAX_KEY_LENGTH} visible ASCII characters")
+    if request.on_disconnect not in chat_pb2.OnDisconnect.values():
+        yield Violation("on_disconnect", "expected ON_DISCONNECT_CANCEL or ON_DISCONNECT_CONTINUE")
+    yield from _number_violations("inputs", request.inputs)
+    yield from _number_violations("generation_kwargs", request.generation_kwargs)
+
+
+def _number_violations(path: str, struct: Struct) -> Iterator[Violation]:
+    for name, value in struct.fields.items():
+        yield from _value_violations(f"{path}.{name}", value)
+
+
+def _value_violations(path: str, value: Value) -> Iterator[Violation]:
+    if value.HasField("number_value") and not math.isfinite(value.number_value):
+        yield Violation(path, "expected a finite number")
+    yield from _number_violations(path, value.struct_value)
+    for index, item in enumerate(value.list_value.values):
+        yield from _value_violations(f"{path}[{index}]", item)
+
+
+def _conversation_violations(conversation: chat_pb2.Conversation) -> Iterator[Violation]:
+    if not conversation.messages:
+        yield Violation("conversation.messages", "the conversation is empty")
+    for index, message in enumerate(conversation.messages):
+        path = f"conversation.messages[{index}]"
+        if message.role not in _ROLES:
+            yield Violation(f"{path}.role", "expected ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL")
+        if not (message.parts or message.tool_calls or message.tool_results):
+            yield Violation(f"{path}.parts", "the message is empty")
+        for place, part in enumerate(message.parts):
+            if part.WhichOneof("content") is None:
+                yield Violation(f"{path}.parts[{place}]", "set either `text` or `image`")
+            elif part.HasField("image") and not part.image.data:
+                yield Violation(f"{path}.parts[{place}].image", "this version takes images as `data` only")
+
+
+def _message(message: chat_pb2.ChatMessage) -> dict[str, Any]:
+    """Return a message in the dictionary form of Haystack's ChatMessage."""
+    content: list[dict[str, Any]] = [_part(part) for part in message.parts]
+    content += [{"tool_call": _tool_call(call.id, call.name, plain(call.arguments))} for call in message.tool_calls]
+    content += [
+        {
+            "tool_call_result": {
+                "result": result.result,
+                "origin": _tool_call(result.id, result.name, {}),
+                "error": result.is_error,
+            }
+        }
+        for result in message.tool_results
+    ]
+    return {"role": _ROLES[message.role], "meta": {}, "name": None, "content": content}
+
+
+def _part(part: chat_pb2.ContentPart) -> dict[str, Any]:
+    if part.WhichOneof("content") == "text":
+        return {"text": part.text}
+    image = base64.b64encode(part.image.data).decode()
+    return {"image": {"base64_image": image, "mime_type": part.image.mime_type or None, "validation": False}}
+
+
+def _tool_call(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"id": call_id or None, "tool_name": name, "arguments": arguments}

@@ -1,0 +1,113 @@
+"""From the run's events, and from what is known of a pipeline, to the contract's messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.struct_pb2 import Struct
+
+from haystream.v1 import chat_pb2
+from haystream_service.run import events
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from haystream_service.pipelines.registry import LoadedPipeline, Slot
+
+_REASONS = {
+    events.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
+    events.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
+    events.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
+    events.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
+    events.FinishReason.INCOMPLETE: chat_pb2.FINISH_REASON_INCOMPLETE,
+}
+
+
+def event_message(entry: events.Entry) -> chat_pb2.Event:
+    """Return an entry of a run as the contract's event."""
+    seq = entry.seq
+    match entry.event:
+        case events.Text(component, index, delta):
+            return chat_pb2.Event(seq=seq, text=chat_pb2.TextDelta(component=component, index=index, delta=delta))
+        case events.Reasoning(component, index, delta):
+            piece = chat_pb2.ReasoningDelta(component=component, index=index, delta=delta)
+            return chat_pb2.Event(seq=seq, reasoning=piece)
+        case events.ToolCall(component, index, call_id, name, arguments_delta):
+            call = chat_pb2.ToolCallDelta(
+                component=component, index=index, id=call_id, name=name, arguments_delta=arguments_delta
+            )
+            return chat_pb2.Event(seq=seq, tool_call=call)
+        case events.ToolResult(component, call_id, name, result, is_error):
+            answer = chat_pb2.ToolResult(component=component, id=call_id, name=name, result=result, is_error=is_error)
+            return chat_pb2.Event(seq=seq, tool_result=answer)
+        case events.Started(run_id, pipeline):
+            return chat_pb2.Event(seq=seq, started=chat_pb2.Started(run_id=run_id, pipeline=pipeline))
+        case events.Gap(from_seq, to_seq):
+            return chat_pb2.Event(seq=seq, gap=chat_pb2.Gap(from_seq=from_seq, to_seq=to_seq))
+        case events.Finished() as finished:
+            return chat_pb2.Event(seq=seq, finished=_finished(finished))
+
+
+def heartbeat_message(seq: int) -> chat_pb2.Event:
+    """Return a heartbeat; `seq` is the number of the event before."""
+    return chat_pb2.Event(seq=seq, heartbeat=chat_pb2.Heartbeat())
+
+
+def struct_message(values: Mapping[str, Any]) -> Struct:
+    """Return JSON-safe values as a Struct."""
+    struct = Struct()
+    struct.update(values)
+    return struct
+
+
+def pipeline_message(slot: Slot) -> chat_pb2.Pipeline:
+    """Return a pipeline in short."""
+    description = slot.loaded.builder.description if slot.loaded is not None else ""
+    return chat_pb2.Pipeline(
+        name=slot.file.name, description=description, ready=slot.loaded is not None, error=slot.error
+    )
+
+
+def description_message(slot: Slot, loaded: LoadedPipeline) -> chat_pb2.GetPipelineResponse:
+    """Return a pipeline at length."""
+    shape = loaded.shape
+    return chat_pb2.GetPipelineResponse(
+        pipeline=pipeline_message(slot),
+        inputs_schema=struct_message(shape.inputs_schema()),
+        streaming_components=list(shape.streaming_components),
+        outputs=[
+            chat_pb2.PipelineOutput(component=component, name=name, type=_type_name(details["type"]))
+            for component, sockets in shape.outputs.items()
+            for name, details in sockets.items()
+        ],
+        cancellation=_cancellation(shape.streaming_components),
+        graph=shape.graph(),
+    )
+
+
+def _finished(finished: events.Finished) -> chat_pb2.Finished:
+    return chat_pb2.Finished(
+        reason=_REASONS[finished.reason],
+        usage=[
+            chat_pb2.Usage(
+                component=usage.component,
+                model=usage.model,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                total_tokens=usage.total_tokens,
+            )
+            for usage in finished.usage
+        ],
+        outputs=struct_message(finished.outputs),
+    )
+
+
+def _cancellation(streaming_components: Mapping[str, bool]) -> chat_pb2.Cancellation:
+    if not streaming_components:
+        return chat_pb2.CANCELLATION_NONE
+    all_async = all(streaming_components.values())
+    return chat_pb2.CANCELLATION_IMMEDIATE if all_async else chat_pb2.CANCELLATION_NEXT_CHUNK
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

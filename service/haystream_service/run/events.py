@@ -1,0 +1,125 @@
+"""What can happen in a run, as plain values."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What an entry takes on CPython besides its text: the objects, their fields and their place in a list.
+ENTRY_OVERHEAD_BYTES = 256
+
+
+class FinishReason(enum.Enum):
+    """Why an answer ends where it does. Later members outweigh earlier ones when several generators differ."""
+
+    STOP = 1
+    TOOL_CALLS = 2
+    LENGTH = 3
+    CONTENT_FILTER = 4
+    INCOMPLETE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run has begun."""
+
+    run_id: str
+    pipeline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer."""
+
+    component: str
+    index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's reasoning."""
+
+    component: str
+    index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A piece of a tool call that the model is writing."""
+
+    component: str
+    index: int
+    id: str
+    name: str
+    arguments_delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answered."""
+
+    component: str
+    id: str
+    name: str
+    result: str
+    is_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one component has used of one model, in tokens."""
+
+    component: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run has come to its own end. The outputs are JSON-safe: component, socket, value."""
+
+    reason: FinishReason
+    usage: tuple[Usage, ...] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events that the log no longer holds, first and last number included."""
+
+    from_seq: int
+    to_seq: int
+
+
+Event: TypeAlias = Started | Text | Reasoning | ToolCall | ToolResult | Finished | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event with its place in the run and the memory it takes."""
+
+    seq: int
+    event: Event
+    size_bytes: int
+
+
+def size_bytes(event: Event) -> int:
+    """Return about how much memory an event takes while it waits. `Finished` counts as small: there is one."""
+    match event:
+        case Text() | Reasoning():
+            return sys.getsizeof(event.delta) + ENTRY_OVERHEAD_BYTES
+        case ToolCall():
+            return sys.getsizeof(event.arguments_delta) + ENTRY_OVERHEAD_BYTES
+        case ToolResult():
+            return sys.getsizeof(event.result) + ENTRY_OVERHEAD_BYTES
+        case _:
+            return ENTRY_OVERHEAD_BYTES

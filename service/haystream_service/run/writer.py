@@ -1,0 +1,105 @@
+"""The writer: brings one reader what a run says, as fast as the reader takes it. Knows no transport."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from haystream_service.run.ending import ReaderTooSlow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from haystream_service.run.ending import Ending
+    from haystream_service.run.events import Entry
+    from haystream_service.run.run import Run
+
+
+class Reader(Protocol):
+    """The far end of a stream. Both wait for as long as the transport's flow control says."""
+
+    async def send(self, entry: Entry) -> None:
+        """Send an event."""
+
+    async def beat(self, seq: int) -> None:
+        """Say that the run is alive; `seq` is the number of the event before."""
+
+
+class Writer:
+    """Follows one run for one reader.
+
+    A heartbeat fills each silence of `heartbeat_seconds`. A reader that takes nothing for `slow_reader_seconds` while
+    there is something for it is given up.
+    """
+
+    def __init__(self, run: Run, reader: Reader, *, heartbeat_seconds: float, slow_reader_seconds: float) -> None:
+        self._run = run
+        self._reader = reader
+        self._heartbeat_seconds = heartbeat_seconds
+        self._slow_reader_seconds = slow_reader_seconds
+        self.delivered_seq = 0
+
+    async def follow(self) -> Ending:
+        """Write until the run has ended and the reader has all of it; return how it ended for this reader."""
+        try:
+            with self._run.reader() as something_new:
+                return await self._follow(something_new)
+        except TimeoutError:
+            return ReaderTooSlow()
+
+    async def _follow(self, something_new: asyncio.Event) -> Ending:
+        pulse = Pulse(self._heartbeat_seconds, something_new.set)
+        try:
+            while True:
+                something_new.clear()
+                ending = self._run.ending  # before the read: what comes between the two is read next time
+                entries = self._run.read(self.delivered_seq)
+                if entries:
+                    await self._send(entries)
+                    pulse.reset()
+                elif ending is not None:
+                    return ending
+                elif pulse.is_due():
+                    await self._within_patience(self._reader.beat(self.delivered_seq))
+                    pulse.reset()
+                else:
+                    await something_new.wait()
+        finally:
+            pulse.stop()
+
+    async def _send(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            await self._within_patience(self._reader.send(entry))
+            self.delivered_seq = entry.seq
+
+    async def _within_patience(self, sending: Awaitable[None]) -> None:
+        async with asyncio.timeout(self._slow_reader_seconds):
+            await sending
+
+
+class Pulse:
+    """Calls back after a silence. One timer, re-armed only when it fires: a busy stream costs nothing."""
+
+    def __init__(self, seconds: float, on_silence: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._on_silence = on_silence
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._due, self._fire)
+
+    def reset(self) -> None:
+        """Say that something was heard now."""
+        self._due = self._loop.time() + self._seconds
+
+    def is_due(self) -> bool:
+        """Tell whether the silence has lasted."""
+        return self._loop.time() >= self._due
+
+    def stop(self) -> None:
+        """Stop for good."""
+        self._timer.cancel()
+
+    def _fire(self) -> None:
+        if self.is_due():
+            self._on_silence()
+        self._timer = self._loop.call_at(max(self._due, self._loop.time() + self._seconds / 4), self._fire)

@@ -1,0 +1,111 @@
+"""The composition: settings in, a serving address out, and an orderly end on the way out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.chat import ChatServicer, Limits
+from haystream_service.pipelines.registry import PipelineRegistry
+from haystream_service.requests import MAX_REQUEST_BYTES
+from haystream_service.run.run import Budget
+from haystream_service.run.runs import Runs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from structlog.typing import FilteringBoundLogger
+
+    from haystream_service.settings import Settings
+
+SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
+GOODBYE_SECONDS = 0.5
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # otherwise a second service would share the port without a word
+    ("grpc.max_receive_message_length", 4 * MAX_REQUEST_BYTES),
+    # More than about 1,000 calls that nobody has accepted yet are cancelled at random below these.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # A peer that froze or lost its network is noticed within 25 s. The keepalive timeout alone never fires.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class AddressInUse(Exception):  # noqa: N818 - named for what is the case
+    """The address to serve on is taken, or cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that serves. `port` is the one it got where port 0 was asked for; `loaded` is set once all pipelines
+    are warm or have failed."""
+
+    port: int
+    runs: Runs
+    loaded: asyncio.Event
+
+
+@asynccontextmanager
+async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncIterator[Service]:
+    """Serve until the block is left, then drain. Raises AddressInUse, or PipelineFileError for the folder itself."""
+    registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, log)
+    registry.find()
+    runs = Runs(settings.max_runs)
+    watch = health.aio.HealthServicer()
+    server = grpc.aio.server(options=OPTIONS)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(registry, runs, _limits(settings), log), server)
+    health_pb2_grpc.add_HealthServicer_to_server(watch, server)
+    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    port = _bind(server, settings.listen)
+    await watch.set("", SERVING)
+    await watch.set(SERVICE_NAME, NOT_SERVING)
+    await server.start()
+    loaded = asyncio.Event()
+    loading = asyncio.create_task(_load(registry, watch, loaded), name="load pipelines")
+    try:
+        yield Service(port, runs, loaded)
+    finally:
+        loading.cancel()
+        await watch.set(SERVICE_NAME, NOT_SERVING)
+        await runs.drain(settings.drain_seconds)
+        await server.stop(GOODBYE_SECONDS)
+        await asyncio.gather(loading, return_exceptions=True)
+        await registry.close()
+
+
+async def _load(registry: PipelineRegistry, watch: health.aio.HealthServicer, loaded: asyncio.Event) -> None:
+    """Load the pipelines; the service is ready as soon as all are warm that can be, and there is one."""
+    await registry.load()
+    if any(slot.loaded is not None for slot in registry.slots.values()):
+        await watch.set(SERVICE_NAME, SERVING)
+    loaded.set()
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        run=Budget(settings.max_run_seconds, settings.queue_bytes, settings.replay_bytes),
+        heartbeat_seconds=settings.heartbeat_seconds,
+        slow_reader_seconds=settings.slow_reader_seconds,
+    )

@@ -1,0 +1,52 @@
+"""What an operator can set, and the one place that reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - TCP's highest port
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:50051")
+    return value
+
+
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+
+
+class Settings(BaseSettings):
+    """Serves the Haystack pipelines of a folder over gRPC.
+
+    Every option is also an environment variable, HAYSTREAM_ and its name in capitals, or a line of a .env file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="HAYSTREAM_",
+        env_file=".env",
+        frozen=True,
+        extra="ignore",
+        cli_prog_name="haystream-service",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+    )
+
+    listen: HostAndPort = Field("127.0.0.1:50051", description="address to serve gRPC on; port 0 takes a free one")
+    pipelines: Path = Field(Path("pipelines"), description="folder with one file per pipeline")
+    default_pipeline: str = Field(
+        "", description="pipeline of requests that name none; unset: `local`, or the only one there is"
+    )
+    max_runs: PositiveInt = Field(1000, description="runs at once; one more is refused")
+    max_sync_runs: PositiveInt = Field(32, description="threads for components that cannot run on the event loop")
+    max_run_seconds: PositiveFloat = Field(600, description="longest a run may take")
+    queue_bytes: PositiveInt = Field(1 << 20, description="memory of a run for what its reader has not taken yet")
+    replay_bytes: PositiveInt = Field(1 << 20, description="memory of a run for what its reader has taken")
+    heartbeat_seconds: PositiveFloat = Field(15, description="silence after which a heartbeat is sent")
+    slow_reader_seconds: PositiveFloat = Field(60, description="how long a reader may take nothing before it is let go")
+    drain_seconds: PositiveFloat = Field(30, description="time that running runs get to finish on shutdown")
+    log_format: Literal["console", "json"] = Field("console", description="log lines for people or for machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity to log")

@@ -1,0 +1,145 @@
+"""The one table from what went wrong to what a gRPC caller sees: code, reason, details, and never foreign words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from haystream_service import errors
+from haystream_service.failure import Failure, FailureKind, failure_of
+from haystream_service.run import ending as endings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+DOMAIN = "haystream"
+RETRY_SECONDS = 1.0
+DETAILS_KEY = "grpc-status-details-bin"
+
+# Details of over about 4 KB endanger the 16 KB that all metadata of a call share; then all of them are lost.
+MAX_VIOLATIONS = 8
+MAX_TEXT = 400
+
+Code = grpc.StatusCode
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a caller sees of an error."""
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    retry_seconds: float | None = None
+    violations: Sequence[errors.Violation] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def trailers(self, metadata: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+        """Return the trailer that carries the details, with more metadata for the ErrorInfo."""
+        info = error_details_pb2.ErrorInfo(
+            reason=self.reason, domain=DOMAIN, metadata={**self.metadata, **metadata}
+        )
+        details: list[Message] = [info]
+        if self.violations:
+            details.append(_bad_request(self.violations))
+        if self.retry_seconds is not None:
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(round(self.retry_seconds * 1000))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        status = status_pb2.Status(code=self.code.value[0], message=self.message, details=map(_packed, details))
+        return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+DEFECT = Status(Code.INTERNAL, "INTERNAL", "the service has a defect here; its log has the details")
+
+_FAILURES = {
+    FailureKind.PROVIDER_AUTH: (Code.FAILED_PRECONDITION, "the model's provider refused the key"),
+    FailureKind.PROVIDER_BUSY: (Code.RESOURCE_EXHAUSTED, "the model's provider has no room for more just now"),
+    FailureKind.PROVIDER_REJECTED: (Code.INVALID_ARGUMENT, "the model's provider refused the request as it is"),
+    FailureKind.PROVIDER_TIMEOUT: (Code.DEADLINE_EXCEEDED, "the model's provider did not answer in time"),
+    FailureKind.PROVIDER_UNAVAILABLE: (Code.UNAVAILABLE, "the model's provider cannot be reached or is failing"),
+    FailureKind.COMPONENT_FAILED: (Code.INTERNAL, "a component of the pipeline failed; the service's log has the details"),
+}
+_WORTH_RETRYING = frozenset({FailureKind.PROVIDER_BUSY, FailureKind.PROVIDER_UNAVAILABLE})
+
+
+def status_of_refusal(refusal: errors.Refusal) -> Status:
+    """Return what a caller sees of a request that was refused."""
+    text = _clipped(str(refusal))
+    match refusal:
+        case errors.InvalidRequest():
+            return Status(Code.INVALID_ARGUMENT, "INVALID_REQUEST", text, violations=refusal.violations)
+        case errors.PipelineNotFound():
+            violation = errors.Violation("pipeline", text)
+            return Status(Code.NOT_FOUND, "PIPELINE_NOT_FOUND", text, violations=[violation])
+        case errors.PipelineNotReady(loading=True):
+            return Status(Code.UNAVAILABLE, "PIPELINE_LOADING", text, RETRY_SECONDS)
+        case errors.PipelineNotReady():
+            return Status(Code.FAILED_PRECONDITION, "PIPELINE_NOT_LOADED", text)
+        case errors.ApiKeyRequired():
+            return Status(Code.FAILED_PRECONDITION, "API_KEY_REQUIRED", text)
+        case errors.RunExists():
+            return Status(Code.ALREADY_EXISTS, "RUN_EXISTS", text)
+        case errors.TooManyRuns():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS", text, RETRY_SECONDS)
+        case errors.ServiceDraining():
+            return Status(Code.UNAVAILABLE, "DRAINING", text, RETRY_SECONDS)
+        case errors.NotOffered():
+            return Status(Code.UNIMPLEMENTED, "NOT_OFFERED", text)
+        case _:
+            return DEFECT
+
+
+def status_of_ending(ending: endings.Ending) -> Status | None:
+    """Return what a caller sees of a run's ending; None stands for OK."""
+    match ending:
+        case endings.Completed():
+            return None
+        case endings.Failed(error):
+            return _status_of_failure(failure_of(error))
+        case endings.DeadlineExceeded():
+            return Status(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the run took longer than it may")
+        case endings.ReaderTooSlow():
+            return Status(Code.ABORTED, "SLOW_READER", "the reader took nothing for too long", RETRY_SECONDS)
+        case endings.Drained():
+            return Status(Code.UNAVAILABLE, "DRAINING", "the service is shutting down", RETRY_SECONDS)
+        case endings.Disconnected():
+            return Status(Code.CANCELLED, "DISCONNECTED", "the reader went away")
+
+
+def _status_of_failure(failure: Failure) -> Status:
+    if failure.kind is FailureKind.DEFECT:
+        return DEFECT
+    code, message = _FAILURES[failure.kind]
+    retry = failure.retry_seconds
+    if retry is None and failure.kind in _WORTH_RETRYING:
+        retry = RETRY_SECONDS
+    metadata = {"component": failure.component} if failure.component else {}
+    return Status(code, failure.kind.name, message, retry, metadata=metadata)
+
+
+def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_clipped(violation.field), description=_clipped(violation.description)
+            )
+            for violation in violations[:MAX_VIOLATIONS]
+        ]
+    )
+
+
+def _packed(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
