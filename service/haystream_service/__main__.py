@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
+from pydantic_settings import CliApp
 
 from haystream_service.logs import set_up_logging
 from haystream_service.settings import Settings
@@ -24,7 +25,7 @@ def main() -> NoReturn:
     # Haystack reports to its makers at import unless told not to; who wants that sets the variable.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
     try:
-        settings = Settings(_cli_parse_args=True)
+        settings = CliApp.run(Settings)
     except ValidationError as error:
         _refuse(_first_complaint(error))
     log = set_up_logging(settings.log_format, settings.log_level)

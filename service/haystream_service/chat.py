@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import grpc
-
+import grpc.aio
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+
 from haystream_service.errors import NotOffered, Refusal
 from haystream_service.requests import call_of
 from haystream_service.responses import description_message, event_message, heartbeat_message, pipeline_message
@@ -19,7 +19,7 @@ from haystream_service.run.writer import Writer
 from haystream_service.status import DEFECT, status_of_ending, status_of_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from structlog.typing import FilteringBoundLogger
 
@@ -102,7 +102,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     def _budget(self, context: Context) -> Budget:
         """Return what the run may use: the caller's deadline counts where it is the shorter one."""
         budget = self._limits.run
-        remaining = context.time_remaining()
+        remaining = _time_remaining(context)
         seconds = budget.seconds if remaining is None else min(budget.seconds, remaining)
         return Budget(seconds, budget.queue_bytes, budget.replay_bytes)
 
@@ -114,13 +114,13 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             heartbeat_seconds=limits.heartbeat_seconds,
             slow_reader_seconds=limits.slow_reader_seconds,
         )
-        ending: Ending | None = None
         try:
             ending = await writer.follow()
+            run.stop(ending)
         except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
             return
         finally:
-            run.stop(ending or _departure(context))
+            run.stop(_departure(context))  # changes nothing once the run has ended
             self._report(run, writer.delivered_seq)
         trailers = {"run_id": run.id, "last_seq": str(writer.delivered_seq)}
         status = status_of_ending(ending)
@@ -138,7 +138,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             log.info("run ended", ending=type(ending).__name__)
 
     @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncIterator[None]:
+    async def _answering(self, context: Context) -> AsyncGenerator[None]:
         """Turn what goes wrong into a status. Nothing else may leave a handler: gRPC would send its text out."""
         try:
             yield
@@ -157,15 +157,20 @@ async def _abort(context: Context, status: Status, metadata: dict[str, str]) -> 
     await context.abort(status.code, status.message, trailers)
 
 
-def _trailing_metadata(metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def _trailing_metadata(metadata: dict[str, str]) -> tuple[tuple[str, str | bytes], ...]:
     names = {"run_id": "x-run-id", "last_seq": "x-last-seq"}
     return tuple((names[name], value) for name, value in metadata.items() if name in names)
 
 
 def _departure(context: Context) -> Ending:
     """Tell why a caller is gone: `cancelled()` is False in every case, but a deadline leaves no time."""
-    remaining = context.time_remaining()
+    remaining = _time_remaining(context)
     return DeadlineExceeded() if remaining is not None and remaining <= 0 else Disconnected()
+
+
+def _time_remaining(context: Context) -> float | None:
+    """Return the seconds until the caller's deadline; None where there is none, which the stubs do not know."""
+    return context.time_remaining()
 
 
 def _request_id(context: Context) -> str:

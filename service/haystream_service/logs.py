@@ -36,9 +36,7 @@ def set_up_logging(log_format: str, level: str) -> FilteringBoundLogger:
 
 def _console_renderer() -> Processor:
     # The default traceback shows every local variable, and with them keys and what users wrote.
-    return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-    )
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _adopt_library_logs(shared: list[Processor], renderer: list[Processor]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.struct_pb2 import Struct
-
 from haystream.v1 import chat_pb2
+
 from haystream_service.run import events
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _REASONS = {
 }
 
 
-def event_message(entry: events.Entry) -> chat_pb2.Event:
+def event_message(entry: events.Entry) -> chat_pb2.Event:  # noqa: PLR0911 - one return per kind
     """Return an entry of a run as the contract's event."""
     seq = entry.seq
     match entry.event:
@@ -102,7 +102,7 @@ def _finished(finished: events.Finished) -> chat_pb2.Finished:
     )
 
 
-def _cancellation(streaming_components: Mapping[str, bool]) -> chat_pb2.Cancellation:
+def _cancellation(streaming_components: Mapping[str, bool]) -> chat_pb2.Cancellation.ValueType:
     if not streaming_components:
         return chat_pb2.CANCELLATION_NONE
     all_async = all(streaming_components.values())

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc
+import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+
 from haystream_service.chat import ChatServicer, Limits
 from haystream_service.pipelines.registry import PipelineRegistry
 from haystream_service.requests import MAX_REQUEST_BYTES
@@ -19,7 +19,7 @@ from haystream_service.run.run import Budget
 from haystream_service.run.runs import Runs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from structlog.typing import FilteringBoundLogger
 
@@ -46,14 +46,16 @@ OPTIONS = (
 )
 
 
-class AddressInUse(Exception):  # noqa: N818 - named for what is the case
+class AddressInUse(Exception):
     """The address to serve on is taken, or cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that serves. `port` is the one it got where port 0 was asked for; `loaded` is set once all pipelines
-    are warm or have failed."""
+    """A service that serves.
+
+    `port` is the one it got where port 0 was asked for; `loaded` is set once all pipelines are warm or have failed.
+    """
 
     port: int
     runs: Runs
@@ -61,7 +63,7 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncIterator[Service]:
+async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[Service]:
     """Serve until the block is left, then drain. Raises AddressInUse, or PipelineFileError for the folder itself."""
     registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, log)
     registry.find()

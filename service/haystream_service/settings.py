@@ -35,18 +35,18 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    listen: HostAndPort = Field("127.0.0.1:50051", description="address to serve gRPC on; port 0 takes a free one")
-    pipelines: Path = Field(Path("pipelines"), description="folder with one file per pipeline")
+    listen: HostAndPort = Field(default="127.0.0.1:50051", description="address to serve gRPC on; port 0: a free one")
+    pipelines: Path = Field(default=Path("pipelines"), description="folder with one file per pipeline")
     default_pipeline: str = Field(
-        "", description="pipeline of requests that name none; unset: `local`, or the only one there is"
+        default="", description="pipeline of requests that name none; unset: `local`, or the only one there is"
     )
-    max_runs: PositiveInt = Field(1000, description="runs at once; one more is refused")
-    max_sync_runs: PositiveInt = Field(32, description="threads for components that cannot run on the event loop")
-    max_run_seconds: PositiveFloat = Field(600, description="longest a run may take")
-    queue_bytes: PositiveInt = Field(1 << 20, description="memory of a run for what its reader has not taken yet")
-    replay_bytes: PositiveInt = Field(1 << 20, description="memory of a run for what its reader has taken")
-    heartbeat_seconds: PositiveFloat = Field(15, description="silence after which a heartbeat is sent")
-    slow_reader_seconds: PositiveFloat = Field(60, description="how long a reader may take nothing before it is let go")
-    drain_seconds: PositiveFloat = Field(30, description="time that running runs get to finish on shutdown")
-    log_format: Literal["console", "json"] = Field("console", description="log lines for people or for machines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity to log")
+    max_runs: PositiveInt = Field(default=1000, description="runs at once; one more is refused")
+    max_sync_runs: PositiveInt = Field(default=32, description="threads for components that cannot be async")
+    max_run_seconds: PositiveFloat = Field(default=600, description="longest a run may take")
+    queue_bytes: PositiveInt = Field(default=1 << 20, description="memory of a run for what is not read yet")
+    replay_bytes: PositiveInt = Field(default=1 << 20, description="memory of a run for what was read")
+    heartbeat_seconds: PositiveFloat = Field(default=15, description="silence after which a heartbeat is sent")
+    slow_reader_seconds: PositiveFloat = Field(default=60, description="longest that a reader may take nothing")
+    drain_seconds: PositiveFloat = Field(default=30, description="time that running runs get to finish on shutdown")
+    log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")

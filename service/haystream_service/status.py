@@ -40,11 +40,9 @@ class Status:
     violations: Sequence[errors.Violation] = ()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def trailers(self, metadata: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+    def trailers(self, metadata: Mapping[str, str]) -> tuple[tuple[str, str | bytes], ...]:
         """Return the trailer that carries the details, with more metadata for the ErrorInfo."""
-        info = error_details_pb2.ErrorInfo(
-            reason=self.reason, domain=DOMAIN, metadata={**self.metadata, **metadata}
-        )
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata={**self.metadata, **metadata})
         details: list[Message] = [info]
         if self.violations:
             details.append(_bad_request(self.violations))
@@ -64,12 +62,15 @@ _FAILURES = {
     FailureKind.PROVIDER_REJECTED: (Code.INVALID_ARGUMENT, "the model's provider refused the request as it is"),
     FailureKind.PROVIDER_TIMEOUT: (Code.DEADLINE_EXCEEDED, "the model's provider did not answer in time"),
     FailureKind.PROVIDER_UNAVAILABLE: (Code.UNAVAILABLE, "the model's provider cannot be reached or is failing"),
-    FailureKind.COMPONENT_FAILED: (Code.INTERNAL, "a component of the pipeline failed; the service's log has the details"),
+    FailureKind.COMPONENT_FAILED: (
+        Code.INTERNAL,
+        "a component of the pipeline failed; the service's log has the details",
+    ),
 }
 _WORTH_RETRYING = frozenset({FailureKind.PROVIDER_BUSY, FailureKind.PROVIDER_UNAVAILABLE})
 
 
-def status_of_refusal(refusal: errors.Refusal) -> Status:
+def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: PLR0911 - the table
     """Return what a caller sees of a request that was refused."""
     text = _clipped(str(refusal))
     match refusal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from haystack.dataclasses import ChatMessage
 
@@ -67,7 +67,7 @@ def _wrong_inputs(shape: Shape, inputs: Mapping[str, Any]) -> Iterator[Violation
         elif not isinstance(values, Mapping):
             yield Violation(f"inputs.{component}", "expected an object of input names and values")
         else:
-            yield from _wrong_values(shape, component, values)
+            yield from _wrong_values(shape, component, cast("Mapping[str, Any]", values))
 
 
 def _wrong_values(shape: Shape, component: str, values: Mapping[str, Any]) -> Iterator[Violation]:

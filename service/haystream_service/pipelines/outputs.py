@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from haystack.dataclasses import ChatMessage, Document
 
@@ -47,9 +47,9 @@ def json_safe(value: Any) -> Any:  # noqa: PLR0911 - one line per kind of value
         case Document():
             return json_safe({"id": value.id, "content": value.content, "score": value.score, "meta": value.meta})
         case Mapping():
-            return {encodable(str(name)): json_safe(item) for name, item in value.items()}
+            return {encodable(str(name)): json_safe(item) for name, item in cast("Mapping[Any, Any]", value).items()}
         case Sequence() | set() | frozenset() if not isinstance(value, bytes | bytearray):
-            return [json_safe(item) for item in value]
+            return [json_safe(item) for item in cast("Collection[Any]", value)]
         case _ if callable(to_dict := getattr(value, "to_dict", None)):
             return json_safe(to_dict())
         case _:
@@ -66,9 +66,9 @@ def _reply_metas(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         if isinstance(reply, ChatMessage):
             yield reply.meta
     meta = values.get("meta")
-    for item in meta if isinstance(meta, list) else ():
+    for item in cast("list[Any]", meta) if isinstance(meta, list) else ():
         if isinstance(item, Mapping):
-            yield item
+            yield cast("Mapping[str, Any]", item)
 
 
 def _usage(component: str, meta: Mapping[str, Any]) -> Usage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from haystack.dataclasses import StreamingChunk
 
@@ -19,7 +19,7 @@ from haystream_service.pipelines.sockets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from haystack import Pipeline
 
@@ -70,8 +70,9 @@ def _object_schema(properties: dict[str, Any], required: list[str] | None = None
 
 def shape_of(pipeline: Pipeline) -> Shape:
     """Look at a pipeline. Raises PipelineFileError where no input takes the question."""
+    edges: Iterable[tuple[str, str, str]] = cast("Any", pipeline).graph.edges
     inputs, sockets = pipeline.inputs(), open_sockets(pipeline)
-    instances = {name: pipeline.get_component(name) for name in pipeline.graph.nodes}
+    instances = dict(pipeline.walk())
     return Shape(
         components={name: type(instance).__name__ for name, instance in instances.items()},
         sockets=sockets,
@@ -83,7 +84,7 @@ def shape_of(pipeline: Pipeline) -> Shape:
         },
         generators=[component for component, name in sockets if name == GENERATION_KWARGS],
         outputs=pipeline.outputs(),
-        edges=list(dict.fromkeys((sender, receiver) for sender, receiver, _ in pipeline.graph.edges)),
+        edges=list(dict.fromkeys((sender, receiver) for sender, receiver, *_ in edges)),
     )
 
 

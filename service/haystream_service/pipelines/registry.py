@@ -21,7 +21,7 @@ from haystream_service.pipelines.files import pipeline_files
 from haystream_service.pipelines.pipeline import prepare, run_pipeline, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from haystack import Pipeline
@@ -100,7 +100,7 @@ class PipelineRegistry:
             except PipelineFileError as error:
                 slot.error = str(error)
                 self.log.warning("pipeline not served", pipeline=slot.file.name, reason=slot.error)
-            except Exception as error:  # noqa: BLE001 - a file of the operator's may raise anything
+            except Exception as error:
                 slot.error = f"its file raised {type(error).__name__}; the service's log has the details"
                 self.log.warning("pipeline not served", pipeline=slot.file.name, exc_info=error)
             else:
@@ -138,7 +138,7 @@ class PipelineRegistry:
         return loaded.name, work
 
     @asynccontextmanager
-    async def _lent(self, loaded: LoadedPipeline, api_key: str) -> AsyncIterator[Pipeline]:
+    async def _lent(self, loaded: LoadedPipeline, api_key: str) -> AsyncGenerator[Pipeline]:
         """Lend the pipeline, or one built for the caller's own key, which is closed afterwards and not kept."""
         if not api_key:
             yield loaded.pipeline
@@ -164,8 +164,8 @@ def _lacks_a_key(pipeline: Pipeline) -> bool:
     """Whether a component has a Haystack Secret that must come from the environment and is not there."""
     return any(
         isinstance(value, Secret) and not _is_there(value)
-        for component in pipeline.graph.nodes
-        for value in vars(pipeline.get_component(component)).values()
+        for _, component in pipeline.walk()
+        for value in vars(component).values()
     )
 
 
@@ -181,5 +181,5 @@ async def _close(pipeline: Pipeline, log: FilteringBoundLogger) -> None:
     """Release a pipeline's connections and models. Only its own components can fail here, and then it is gone too."""
     try:
         await pipeline.close_async()
-    except Exception as error:  # noqa: BLE001 - a component of the operator's may raise anything
+    except Exception as error:
         log.warning("a pipeline did not close cleanly", exc_info=error)

@@ -96,7 +96,7 @@ def _json_part(annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         parts = [part for part in map(_json_part, arguments) if part is not None]
         wanted = [part for part in parts if part is not type(None)]
-        return Union[tuple(parts)] if wanted else None
+        return Union[*parts] if wanted else None
     if origin in _JSON_CONTAINERS and all(part is ... or _json_part(part) == part for part in arguments):
         return annotation
     return None

@@ -9,7 +9,7 @@ from haystream_service.run.events import Entry, Event, Reasoning, Text, size_byt
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Well under the 4 MiB that a stock gRPC client takes in one message, and large enough for the cost of a write to vanish.
+# Well under the 4 MiB that a stock gRPC client takes in one message, and enough for the cost of a write to vanish.
 JOINED_LIMIT_BYTES = 256 * 1024
 
 
@@ -31,10 +31,10 @@ def joined(entries: Iterable[Entry]) -> list[Entry]:
 
 def _continues(before: Event, event: Event) -> bool:
     return (
-        isinstance(event, Text | Reasoning)
+        isinstance(before, Text | Reasoning)
+        and isinstance(event, Text | Reasoning)
         and type(before) is type(event)
-        and before.component == event.component
-        and before.index == event.index
+        and (before.component, before.index) == (event.component, event.index)
     )
 
 

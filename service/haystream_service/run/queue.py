@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FAIR_SLICE_SECONDS = 0.002
 
 
-class RunStopped(BaseException):  # noqa: N818 - a BaseException, so that no component's `except Exception` keeps it
+class RunStopped(BaseException):
     """Raised out of the streaming callback of a run that nobody wants any more, to stop the generator there."""
 
 

@@ -14,7 +14,7 @@ from haystream_service.run.log import RunLog
 from haystream_service.run.queue import CallbackQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry, Event, Finished
@@ -87,7 +87,7 @@ class Run:
         return fresh
 
     @contextmanager
-    def reader(self) -> Iterator[asyncio.Event]:
+    def reader(self) -> Generator[asyncio.Event]:
         """Yield an event that is set whenever there is something new to read, the ending included."""
         something_new = asyncio.Event()
         self._readers.add(something_new)

@@ -1,0 +1,1 @@
+"""The Haystream gateway: the service's streams as server-sent events, for browsers. Knows the contract only."""

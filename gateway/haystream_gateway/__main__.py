@@ -1,0 +1,73 @@
+"""The command: reads the environment, serves, and ends on SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from haystream_gateway.server import AddressInUse, serving
+from haystream_gateway.settings import Settings
+
+log = logging.getLogger("haystream.gateway")
+
+
+def main() -> NoReturn:
+    """Serve until a signal says otherwise; exit 0 then, and 1 with one line where it cannot begin."""
+    try:
+        settings = CliApp.run(Settings)
+    except ValidationError as error:
+        _refuse(_first_complaint(error))
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s [%(levelname)s] %(message)s", stream=sys.stderr
+    )
+    try:
+        asyncio.run(_serve(settings))
+    except AddressInUse as error:
+        _refuse(str(error))
+    sys.exit(0)
+
+
+async def _serve(settings: Settings) -> None:
+    stop = _stop_on_signals(asyncio.get_running_loop())
+    async with serving(settings) as gateway:
+        host = settings.gateway_listen.rpartition(":")[0]
+        log.info("serving address=http://%s:%s target=%s", host, gateway.port, settings.target)
+        await stop.wait()
+        log.info("draining streams=%s", len(gateway.streams))
+    log.info("stopped")
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Return an event that the first SIGTERM or Ctrl-C sets. The second ends the process where it stands."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"
+
+
+def _refuse(complaint: str) -> NoReturn:
+    print(f"haystream-gateway: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

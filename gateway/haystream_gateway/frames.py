@@ -1,0 +1,77 @@
+"""From the contract's events to the frames that browsers see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from google.protobuf.json_format import MessageToDict
+from haystream.v1 import chat_pb2
+
+from haystream_gateway.sse import KEEP_ALIVE, frame
+
+if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import Struct
+
+    from haystream_gateway.problems import Problem
+
+_REASON_PREFIX = "FINISH_REASON_"
+
+
+def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:
+    """Return an event as a frame; a heartbeat as a comment."""
+    kind = event.WhichOneof("kind")
+    event_id = f"{run_id}:{event.seq}"
+    match kind:
+        case "started":
+            return frame("metadata", {"run_id": event.started.run_id, "pipeline": event.started.pipeline}, event_id)
+        case "text":
+            return frame("data", event.text.delta, event_id)
+        case "finished":
+            return frame("end", _end(event.finished), event_id)
+        case "heartbeat":
+            return KEEP_ALIVE
+        case None:
+            return b""  # a kind that is newer than this gateway
+        case _:
+            data = MessageToDict(getattr(event, kind), preserving_proto_field_name=True)
+            return frame(kind, data, event_id)
+
+
+def error_frame(problem: Problem) -> bytes:
+    """Return the frame that ends a stream which failed."""
+    event_id = f"{problem.run_id}:{problem.last_seq}" if problem.run_id else ""
+    return frame("error", problem.frame_data(), event_id)
+
+
+def _end(finished: chat_pb2.Finished) -> dict[str, Any]:
+    return {
+        "reason": chat_pb2.FinishReason.Name(finished.reason).removeprefix(_REASON_PREFIX),
+        "usage": [
+            {
+                "component": usage.component,
+                "model": usage.model,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.total_tokens,
+            }
+            for usage in finished.usage
+        ],
+        "outputs": plain(finished.outputs),
+    }
+
+
+def plain(struct: Struct) -> dict[str, Any]:
+    """Return a Struct as JSON values; whole numbers, which a Struct holds as floats, are whole again."""
+    return {name: _whole(value) for name, value in MessageToDict(struct).items()}
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _whole(item) for name, item in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_whole(item) for item in cast("list[Any]", value)]
+        case _:
+            return value

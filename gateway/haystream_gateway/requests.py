@@ -1,0 +1,117 @@
+"""What a browser may ask, checked and turned into the contract's request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from google.protobuf.duration_pb2 import Duration
+from haystream.v1 import chat_pb2
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from haystream_gateway.problems import Code, Problem, Rejection, invalid
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+# What the service takes in one message, and a little for JSON's quotes.
+MAX_BODY_BYTES = 5 * 1024 * 1024
+
+_ROLES = {
+    "system": chat_pb2.ROLE_SYSTEM,
+    "user": chat_pb2.ROLE_USER,
+    "assistant": chat_pb2.ROLE_ASSISTANT,
+}
+_ON_DISCONNECT = {"cancel": chat_pb2.ON_DISCONNECT_CANCEL, "continue": chat_pb2.ON_DISCONNECT_CONTINUE}
+
+
+class Message(BaseModel):
+    """One turn of a chat."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatBody(BaseModel):
+    """What `POST /chat` takes: a query or messages, and what goes with them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: str | None = None
+    messages: Annotated[list[Message], Field(max_length=10_000)] | None = None
+    pipeline: str = ""
+    api_key: SecretStr | None = None
+    inputs: dict[str, dict[str, Any]] = {}
+    generation_kwargs: dict[str, Any] = {}
+    streaming_components: list[str] = []
+    run_id: str = ""
+    on_disconnect: Literal["cancel", "continue"] = "cancel"
+    disconnect_grace_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+
+    def message(self) -> chat_pb2.ChatRequest:
+        """Return the contract's request. Raises Rejection where there is not exactly one input."""
+        if (self.query is None) == (self.messages is None):
+            raise invalid(("query", "set either `query` or `messages`"))
+        request = chat_pb2.ChatRequest(
+            pipeline=self.pipeline,
+            api_key=self.api_key.get_secret_value() if self.api_key is not None else "",
+            streaming_components=self.streaming_components,
+            run_id=self.run_id,
+            on_disconnect=_ON_DISCONNECT[self.on_disconnect],
+        )
+        if self.query is not None:
+            request.query = self.query
+        for message in self.messages or ():
+            request.conversation.messages.append(
+                chat_pb2.ChatMessage(role=_ROLES[message.role], parts=[chat_pb2.ContentPart(text=message.content)])
+            )
+        if self.messages is not None:
+            request.conversation.SetInParent()
+        request.inputs.update(self.inputs)
+        request.generation_kwargs.update(self.generation_kwargs)
+        if self.disconnect_grace_seconds is not None:
+            grace = Duration()
+            grace.FromMilliseconds(round(self.disconnect_grace_seconds * 1000))
+            request.disconnect_grace.CopyFrom(grace)
+        return request
+
+
+async def chat_body(request: Request) -> ChatBody:
+    """Read the body of `POST /chat`. Raises Rejection for one that is too large, not JSON, not UTF-8, or wrong."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        # A page of another site can post a form, or plain text, without asking; JSON it cannot.
+        raise Rejection(
+            Problem(
+                Code.INVALID_ARGUMENT,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "Content-Type: expected application/json",
+                http_status=415,
+            )
+        )
+    try:
+        return ChatBody.model_validate_json(await _bounded_body(request))
+    except ValidationError as error:
+        raise invalid(*map(_complaint, error.errors(include_url=False, include_context=False))) from None
+
+
+async def _bounded_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise Rejection(
+                Problem(
+                    Code.INVALID_ARGUMENT,
+                    "BODY_TOO_LARGE",
+                    f"body: larger than {MAX_BODY_BYTES} bytes",
+                    errors=[{"field": "body", "message": f"expected at most {MAX_BODY_BYTES} bytes"}],
+                    http_status=413,
+                )
+            )
+    return bytes(body)
+
+
+def _complaint(error: Any) -> tuple[str, str]:
+    return ".".join(str(part) for part in error["loc"]) or "body", error["msg"]

@@ -1,0 +1,85 @@
+"""The composition: settings in, a serving address out, and an orderly end on the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from haystream_gateway.app import gateway_app
+from haystream_gateway.streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+    from haystream_gateway.settings import Settings
+
+# After the last frame a connection may still have bytes to send; longer than this nobody waits for them.
+GOODBYE_SECONDS = 2
+
+
+class AddressInUse(Exception):
+    """The address to serve on is taken, or cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that serves."""
+
+    port: int
+    streams: Streams
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which says when it serves and leaves the signals alone."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serves = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.serves.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncGenerator[Gateway]:
+    """Serve until the block is left, then end all streams. Raises AddressInUse."""
+    listener = _bind(settings.gateway_listen)
+    streams = Streams()
+    server = _Server(
+        uvicorn.Config(
+            gateway_app(settings.target, streams),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=GOODBYE_SECONDS,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
+    await server.serves.wait()
+    try:
+        yield Gateway(listener.getsockname()[1], streams)
+    finally:
+        streams.drain()
+        server.should_exit = True
+        await task
+
+
+def _bind(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family, backlog=2048)
+    except OSError:
+        raise AddressInUse(f"HAYSTREAM_GATEWAY_LISTEN: {address} is taken or cannot be bound") from None

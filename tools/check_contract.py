@@ -1,0 +1,45 @@
+"""Checks what `make lint` cannot see in one tree: that generated code is fresh, and that the contract breaks nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+GENERATED = Path("proto/haystream/v1")
+
+
+def main() -> int:
+    """Return how many of the checks failed."""
+    return generated_code_is_stale() + contract_is_broken()
+
+
+def generated_code_is_stale() -> bool:
+    """Generate the code anew and compare; what is there afterwards is the fresh one."""
+    before = contents()
+    subprocess.run(["make", "--silent", "proto"], check=True)
+    stale = sorted(name for name in before.keys() | contents().keys() if before.get(name) != contents().get(name))
+    for name in stale:
+        print(f"{GENERATED / name}: not what `make proto` makes of the contract; commit the fresh one")
+    return bool(stale)
+
+
+def contents() -> dict[str, bytes]:
+    """Return the generated files by name."""
+    return {path.name: path.read_bytes() for path in GENERATED.glob("*_pb2*.py*")}
+
+
+def contract_is_broken() -> bool:
+    """Compare the contract with that of the main branch, where there is one already."""
+    for branch in ("origin/main", "main"):
+        known = subprocess.run(["git", "cat-file", "-e", f"{branch}:proto"], capture_output=True, check=False)
+        if known.returncode == 0:
+            against = f".git#ref={branch}"
+            return subprocess.run([BIN / "buf", "breaking", "--against", against], check=False).returncode != 0
+    print("no main branch to compare the contract with")
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

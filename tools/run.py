@@ -1,0 +1,244 @@
+"""`make run`: starts the service and the gateway, says where they are, and stops both on Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_gateway.settings import Settings as GatewaySettings
+from haystream_service import local_model
+from haystream_service.settings import Settings as ServiceSettings
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_SECONDS = 60
+DRAIN_SECONDS = "3"  # unless set otherwise: someone at a terminal does not want to wait
+STOP_SECONDS = 4.5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+QUESTION = '{"query": "Why is the sky blue?"}'
+
+
+class CannotRun(Exception):
+    """Something is in the way; the text says what, and the cure."""
+
+
+def main() -> NoReturn:
+    """Run until a signal; exit 0 then, and 1 with one line where that is not possible."""
+    try:
+        service, gateway = ServiceSettings(), GatewaySettings()
+        check(service, gateway)
+        with own_foreground():
+            asyncio.run(run(service, gateway))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        refuse(f"HAYSTREAM_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']} (it is {first['input']!r})")
+    except CannotRun as error:
+        refuse(str(error))
+    print("Stopped.")
+    sys.exit(0)
+
+
+def refuse(complaint: str) -> NoReturn:
+    """End with one line."""
+    print(f"make run: {complaint}", file=sys.stderr)
+    sys.exit(1)
+
+
+def check(service: ServiceSettings, gateway: GatewaySettings) -> None:
+    """Raise CannotRun for what would stop the two from starting."""
+    for name, address in (("HAYSTREAM_LISTEN", service.listen), ("HAYSTREAM_GATEWAY_LISTEN", gateway.gateway_listen)):
+        host, _, port = address.rpartition(":")
+        if port == "0":
+            raise CannotRun(f"{name}: choose a port other than 0")
+        check_free(name, host.strip("[]"), int(port))
+    is_shipped = service.pipelines.resolve() == ROOT / "pipelines"
+    if is_shipped and (missing := local_model.missing_packages()):
+        raise CannotRun(f"the local model needs {' and '.join(missing)}; `make clean`, then `make run` installs them")
+
+
+def check_free(name: str, host: str, port: int) -> None:
+    """Raise CannotRun where the address cannot be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotRun(f"{name}: cannot listen on {host}:{port}: {why}; is another one running?") from None
+
+
+async def run(service: ServiceSettings, gateway: GatewaySettings) -> None:
+    """Run both until a signal comes. Raises CannotRun where one of them ends by itself or is never ready."""
+    stop = stop_on_signals()
+    environment = {**os.environ}
+    if "target" not in gateway.model_fields_set:
+        environment["HAYSTREAM_TARGET"] = service.listen
+    if "drain_seconds" not in service.model_fields_set:
+        environment["HAYSTREAM_DRAIN_SECONDS"] = DRAIN_SECONDS
+    processes = {
+        name: await start(module, environment)
+        for name, module in (("service", "haystream_service"), ("gateway", "haystream_gateway"))
+    }
+    try:
+        if await unless_over(wait_until_ready(service, gateway), processes, stop):
+            await announce(service, gateway)
+            await unless_over(asyncio.Event().wait(), processes, stop)
+    finally:
+        await stop_all(processes)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that Ctrl-C, SIGTERM and a closed terminal set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def start(module: str, environment: dict[str, str]) -> asyncio.subprocess.Process:
+    """Start a module in a session of its own: Ctrl-C reaches this process alone, which then stops it in order."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, env=environment, start_new_session=True, preexec_fn=die_with_parent
+    )
+
+
+def die_with_parent() -> None:
+    """Have Linux end this process when the one that started it is gone, even by a kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def unless_over(
+    work: Coroutine[Any, Any, object], processes: dict[str, asyncio.subprocess.Process], stop: asyncio.Event
+) -> bool:
+    """Wait for the work; return False where a signal came first. Raises CannotRun where a process ends first."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    ending = {asyncio.create_task(process.wait()): name for name, process in processes.items()}
+    tasks: set[asyncio.Task[Any]] = {working, stopping, *ending}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if stopping in done:
+            return False
+        for task in ending.keys() & done:
+            raise CannotRun(f"the {ending[task]} ended by itself, with exit code {task.result()}")
+        await working
+        return True
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def wait_until_ready(service: ServiceSettings, gateway: GatewaySettings) -> None:
+    """Wait until the service takes chats and the gateway answers. Raises CannotRun after a minute."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await wait_for_service(service.listen)
+            await wait_for_gateway(gateway.gateway_listen)
+    except TimeoutError:
+        raise CannotRun(f"not ready after {READY_SECONDS} s; the lines above tell why") from None
+
+
+async def wait_for_service(address: str) -> None:
+    """Wait until the service's health says that it serves."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
+        request = health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True)
+        async for response in watch:
+            if response.status == health_pb2.HealthCheckResponse.SERVING:
+                watch.cancel()
+                return
+
+
+async def wait_for_gateway(address: str) -> None:
+    """Wait until the gateway's port is open."""
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+
+
+async def announce(service: ServiceSettings, gateway: GatewaySettings) -> None:
+    """Say where everything is, and how to call it."""
+    async with grpc.aio.insecure_channel(service.listen) as channel:
+        listed = await chat_pb2_grpc.ChatServiceStub(channel).ListPipelines(chat_pb2.ListPipelinesRequest())
+    names = [
+        f"{pipeline.name} (default)" if pipeline.name == listed.default_pipeline else pipeline.name
+        for pipeline in listed.pipelines
+        if pipeline.ready
+    ]
+    buf = "buf" if shutil.which("buf") else str(Path(sys.executable).parent.relative_to(ROOT) / "buf")
+    print(
+        f"""
+Haystream is ready.
+
+  page       http://{gateway.gateway_listen}/
+  service    {service.listen} (gRPC with reflection)
+  pipelines  {", ".join(names)}
+
+  grpcurl -plaintext -d '{QUESTION}' {service.listen} haystream.v1.ChatService/Chat
+
+  {buf} curl --protocol grpc --http2-prior-knowledge -d '{QUESTION}' \\
+    http://{service.listen}/haystream.v1.ChatService/Chat
+
+  curl -N --json '{QUESTION}' http://{gateway.gateway_listen}/chat
+
+Ctrl-C stops both.
+""",
+        flush=True,
+    )
+
+
+async def stop_all(processes: dict[str, asyncio.subprocess.Process]) -> None:
+    """Ask all to end, and make them after a while."""
+    for process in processes.values():
+        if process.returncode is None:
+            process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await asyncio.gather(*(process.wait() for process in processes.values()))
+    except TimeoutError:
+        for process in processes.values():
+            if process.returncode is None:
+                process.kill()
+        await asyncio.gather(*(process.wait() for process in processes.values()))
+
+
+@contextmanager
+def own_foreground() -> Generator[None]:
+    """On a terminal, take Ctrl-C for this process alone: `make` would die of it, and say 130 for an orderly end."""
+    if not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+        yield
+        return
+    terminal, before = sys.stdin.fileno(), os.getpgrp()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a background group may not hand over the terminal otherwise
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # only this group would stop, and `make` would seem to hang
+    os.setpgid(0, 0)
+    os.tcsetpgrp(terminal, os.getpgrp())
+    try:
+        yield
+    finally:
+        os.tcsetpgrp(terminal, before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+from typing import NewType
+
+from google.protobuf.message import Message
+
+class HealthCheckRequest(Message):
+    service: str
+    def __init__(self, *, service: str = ...) -> None: ...
+
+class HealthCheckResponse(Message):
+    class ServingStatus:
+        ValueType = NewType("ValueType", int)
+
+    SERVING: ServingStatus.ValueType
+    NOT_SERVING: ServingStatus.ValueType
+    status: ServingStatus.ValueType
