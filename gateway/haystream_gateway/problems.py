@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -130,8 +130,7 @@ def _foreign_problem(code: grpc.StatusCode) -> Problem:
 
 def _details(error: grpc.aio.AioRpcError) -> Iterator[Any]:
     kinds = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
-    trailers: Iterable[tuple[str, str | bytes]] = error.trailing_metadata()
-    for key, value in trailers:
+    for key, value in cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata()):
         if key == DETAILS_KEY and isinstance(value, bytes):
             for packed in status_pb2.Status.FromString(value).details:
                 for kind in kinds:

@@ -69,7 +69,7 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
     registry.find()
     runs = Runs(settings.max_runs)
     watch = health.aio.HealthServicer()
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(registry, runs, _limits(settings), log), server)
     health_pb2_grpc.add_HealthServicer_to_server(watch, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -53,7 +53,7 @@ class Socket:
     def schema(self) -> dict[str, Any]:
         """Return the socket's JSON Schema."""
         schema = self.values.json_schema() if self.values is not None else {}
-        if not self.is_mandatory and isinstance(self.default, str | int | float | bool | list | dict):
+        if not self.is_mandatory and _has_json_form(self.default):
             schema["default"] = self.default
         return schema
 
@@ -82,6 +82,10 @@ def question_sockets(sockets: Mapping[tuple[str, str], Socket]) -> list[Socket]:
     )
 
 
+def _has_json_form(value: object) -> bool:
+    return isinstance(value, str | int | float | bool | list | dict)
+
+
 def _values(annotation: Any) -> TypeAdapter[Any] | None:
     """Return what checks and describes a socket's values; None where its type has none that JSON can express."""
     json_type = _json_part(annotation)
@@ -96,7 +100,7 @@ def _json_part(annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         parts = [part for part in map(_json_part, arguments) if part is not None]
         wanted = [part for part in parts if part is not type(None)]
-        return Union[*parts] if wanted else None
+        return cast("Any", Union[*parts]) if wanted else None
     if origin in _JSON_CONTAINERS and all(part is ... or _json_part(part) == part for part in arguments):
         return annotation
     return None
