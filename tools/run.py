@@ -76,7 +76,7 @@ def check_free(name: str, host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        why = error.strerror or str(error)
+        why = os.strerror(error.errno) if error.errno else "no such address"
         raise CannotRun(f"{name}: cannot listen on {host}:{port}: {why}; is another one running?") from None
 
 

@@ -57,6 +57,7 @@ def _end(finished: chat_pb2.Finished) -> dict[str, Any]:
             for usage in finished.usage
         ],
         "outputs": plain(finished.outputs),
+        "omitted_outputs": list(finished.omitted_outputs),
     }
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from haystream_service.pipelines.registry import LoadedPipeline, Slot
 
+# A stock client takes 4 MiB in one message, and breaks the stream over a larger one.
+OUTPUTS_LIMIT_BYTES = 3 * 1024 * 1024
+
 _REASONS = {
     events.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
     events.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
@@ -86,6 +89,7 @@ def description_message(slot: Slot, loaded: LoadedPipeline) -> chat_pb2.GetPipel
 
 
 def _finished(finished: events.Finished) -> chat_pb2.Finished:
+    outputs, omitted = _outputs_within(OUTPUTS_LIMIT_BYTES, finished.outputs)
     return chat_pb2.Finished(
         reason=_REASONS[finished.reason],
         usage=[
@@ -98,8 +102,21 @@ def _finished(finished: events.Finished) -> chat_pb2.Finished:
             )
             for usage in finished.usage
         ],
-        outputs=struct_message(finished.outputs),
+        outputs=outputs,
+        omitted_outputs=omitted,
     )
+
+
+def _outputs_within(limit_bytes: int, outputs: Mapping[str, Mapping[str, Any]]) -> tuple[Struct, list[str]]:
+    """Return as many components' outputs as fit, the smallest first, and the names of the others."""
+    structs = {component: struct_message(values) for component, values in outputs.items()}
+    kept, omitted = Struct(), list[str]()
+    for component, struct in sorted(structs.items(), key=lambda item: item[1].ByteSize()):
+        if kept.ByteSize() + struct.ByteSize() <= limit_bytes:
+            kept.fields[component].struct_value.CopyFrom(struct)
+        else:
+            omitted.append(component)
+    return kept, omitted
 
 
 def _cancellation(streaming_components: Mapping[str, bool]) -> chat_pb2.Cancellation.ValueType:

@@ -894,6 +894,7 @@ class Finished(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    OMITTED_OUTPUTS_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
     """Reason is why the answer ends where it does."""
     @_builtins.property
@@ -904,16 +905,23 @@ class Finished(_message.Message):
     def outputs(self) -> _struct_pb2.Struct:
         """Outputs are the outputs of the leaves and of the components asked for: component, socket, value."""
 
+    @_builtins.property
+    def omitted_outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OmittedOutputs names the components whose outputs are too large to be sent: all outputs together have at most
+        3 MiB, since a stock client takes 4 MiB in one message.
+        """
+
     def __init__(
         self,
         *,
         reason: Global___FinishReason.ValueType = ...,
         usage: _abc.Iterable[Global___Usage] | None = ...,
         outputs: _struct_pb2.Struct | None = ...,
+        omitted_outputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["omitted_outputs", b"omitted_outputs", "outputs", b"outputs", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

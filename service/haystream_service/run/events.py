@@ -89,7 +89,7 @@ class Finished:
 
     reason: FinishReason
     usage: tuple[Usage, ...] = ()
-    outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from haystream_service.run.ending import Drained
 from haystream_service.run.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from haystream_service.run.run import Budget, Work
 
 
@@ -27,6 +29,9 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs.values())
 
     def start(self, run_id: str, pipeline: str, budget: Budget, work: Work) -> Run:
         """Start a run; an empty id gets one made up. Raises ServiceDraining, TooManyRuns or RunExists."""
@@ -46,7 +51,7 @@ class Runs:
             async with asyncio.timeout(grace_seconds):
                 await self._idle.wait()
         except TimeoutError:
-            for run in self._runs.values():
+            for run in self:
                 run.stop(Drained())
             await self._idle.wait()
 

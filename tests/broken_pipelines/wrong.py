@@ -1,0 +1,5 @@
+"""Builds the wrong thing."""
+
+
+def build() -> str:
+    return "not a pipeline"

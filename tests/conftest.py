@@ -1,0 +1,142 @@
+"""A service and a gateway on free ports of the loopback, and proof after every test that nothing of them is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import threading
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import httpx
+import psutil
+import pytest
+import structlog
+
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_gateway import server as gateway_server
+from haystream_gateway.settings import Settings as GatewaySettings
+from haystream_service import server as service_server
+from haystream_service.settings import Settings as ServiceSettings
+from tests import fakes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from haystream_service.run.runs import Runs
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "pipelines"
+FAKES = Path(__file__).parent / "pipelines"
+
+# The poller of grpc.aio, and the pools of the loop and of Starlette, live as long as the process.
+PROCESS_THREADS = ("_poll_wrapper", "asyncio_", "AnyIO worker thread")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running service and a caller of it."""
+
+    address: str
+    service: service_server.Service
+    stub: chat_pb2_grpc.ChatServiceStub
+    channel: grpc.aio.Channel
+
+    @property
+    def runs(self) -> Runs:
+        """The runs that go on."""
+        return self.service.runs
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """A running gateway and an HTTP client of it."""
+
+    url: str
+    http: httpx.AsyncClient
+    gateway: gateway_server.Gateway
+
+
+@asynccontextmanager
+async def served(pipelines: Path = FAKES, **settings: Any) -> AsyncGenerator[Served]:
+    """Serve a folder with a service of its own; assert at the end that no run is left."""
+    defaults: dict[str, Any] = {"listen": "127.0.0.1:0", "pipelines": pipelines, "drain_seconds": 0.2}
+    log = structlog.get_logger()
+    async with service_server.serving(ServiceSettings(**{**defaults, **settings}), log) as service:
+        await service.loaded.wait()
+        address = f"127.0.0.1:{service.port}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Served(address, service, chat_pb2_grpc.ChatServiceStub(channel), channel)
+    assert len(service.runs) == 0
+
+
+@asynccontextmanager
+async def browsed(target: str) -> AsyncGenerator[Browser]:
+    """Run a gateway to a service; assert at the end that no stream is left."""
+    settings = GatewaySettings(gateway_listen="127.0.0.1:0", target=target)
+    async with gateway_server.serving(settings) as gateway:
+        url = f"http://127.0.0.1:{gateway.port}"
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            yield Browser(url, http, gateway)
+    assert len(gateway.streams) == 0
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left() -> AsyncIterator[None]:
+    """After every test no task, thread or child process is left that was not there before."""
+    tasks, threads, children = asyncio.all_tasks(), _threads(), _children()
+    yield
+    gc.collect()  # Haystack's in-memory store ends its thread when it is collected
+    assert not asyncio.all_tasks() - tasks - {asyncio.current_task()}
+    assert not _threads() - threads
+    assert not _children() - children
+
+
+@pytest.fixture
+def stage() -> fakes.Stage:
+    """What the fakes of this test share with it."""
+    return fakes.new_stage()
+
+
+@pytest.fixture
+async def fake(stage: fakes.Stage) -> AsyncIterator[Served]:
+    """A service with the fakes of this test."""
+    async with served(default_pipeline="fake") as running:
+        yield running
+    stage.thread_proceed.set()
+
+
+@pytest.fixture
+async def echo(tmp_path: Path) -> AsyncIterator[Served]:
+    """A service with the shipped pipeline `echo` alone."""
+    shutil.copy(SHIPPED / "echo.py", tmp_path)
+    async with served(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def provider_that_fails_on_demand(llmock_server: object) -> object:
+    """Start llmock's server before the first test, since its thread stays."""
+    return llmock_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """Keep the services' lines out of the report; pytest shows them for a test that fails."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        processors=[structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer()],
+    )
+    yield
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not any(name in thread.name for name in PROCESS_THREADS)}
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}

@@ -1,0 +1,300 @@
+"""Every way in which a run can end, one test per row of the table of endings."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import grpc.aio
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.run.ending import DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
+from tests.calls import all_events, complaint_of, kinds_of, text_of
+from tests.conftest import ROOT, Served, served
+
+if TYPE_CHECKING:
+    from haystream_service.run.run import Run
+    from tests.calls import Complaint
+    from tests.fakes import Stage
+
+ASK = chat_pb2.ChatRequest(query="q")
+READER = """
+import sys, grpc
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+
+channel = grpc.insecure_channel(sys.argv[1])
+for response in chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="q")):
+    print(response.event.WhichOneof("kind"), flush=True)
+"""
+
+
+class ProviderError(Exception):
+    """An error shaped like those of openai and anthropic, with words that nobody may see."""
+
+    def __init__(self, status: int, headers: dict[str, str] | None = None) -> None:
+        super().__init__(f"Error code: {status} - key sk-secret at /etc/passwd")
+        self.response = httpx.Response(status, headers=headers)
+
+
+class APITimeoutError(Exception):
+    """A timeout by its name only, as the providers' packages have it."""
+
+
+class APIConnectionError(Exception):
+    """A lost connection by its name only."""
+
+
+def only_run(running: Served) -> Run:
+    """Return the one run that goes on."""
+    runs = list(running.runs)
+    assert len(runs) == 1
+    return runs[0]
+
+
+async def failure(running: Served, timeout_seconds: float | None = None) -> tuple[Complaint, list[chat_pb2.Event]]:
+    """Chat until the error comes; return it and the events before it."""
+    events: list[chat_pb2.Event] = []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for response in running.stub.Chat(ASK, timeout=timeout_seconds):
+            events.append(response.event)  # noqa: PERF401 - those before the error are wanted
+    return complaint_of(caught.value), events
+
+
+async def test_a_run_that_came_to_its_end_says_finished(fake: Served, stage: Stage) -> None:
+    """The last event is `finished`, and the status OK."""
+    stage.chunks = 2
+    stage.proceed.set()
+    call = fake.stub.Chat(ASK)
+    events = await all_events(call)
+    assert kinds_of(events)[0] == "started"
+    assert kinds_of(events)[-1] == "finished"
+    assert kinds_of(events).count("finished") == 1
+    assert events[-1].finished.reason == chat_pb2.FINISH_REASON_STOP
+    assert await call.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("stop", "STOP"),
+        ("length", "LENGTH"),
+        ("tool_calls", "TOOL_CALLS"),
+        ("content_filter", "CONTENT_FILTER"),
+        (None, "INCOMPLETE"),
+    ],
+)
+async def test_finished_tells_why_the_answer_ends_there(
+    fake: Served, stage: Stage, said: str | None, reason: str
+) -> None:
+    """An answer whose provider never said why it ended may be cut short, and does not look complete."""
+    stage.meta = {"finish_reason": said}
+    stage.proceed.set()
+    events = await all_events(fake.stub.Chat(ASK))
+    assert chat_pb2.FinishReason.Name(events[-1].finished.reason) == f"FINISH_REASON_{reason}"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason", "retry_seconds"),
+    [
+        (ProviderError(401), "FAILED_PRECONDITION", "PROVIDER_AUTH", None),
+        (ProviderError(403), "FAILED_PRECONDITION", "PROVIDER_AUTH", None),
+        (ProviderError(429, {"retry-after": "7"}), "RESOURCE_EXHAUSTED", "PROVIDER_BUSY", 7),
+        (ProviderError(429), "RESOURCE_EXHAUSTED", "PROVIDER_BUSY", 1),
+        (ProviderError(400), "INVALID_ARGUMENT", "PROVIDER_REJECTED", None),
+        (ProviderError(500), "UNAVAILABLE", "PROVIDER_UNAVAILABLE", 1),
+        (ProviderError(504), "DEADLINE_EXCEEDED", "PROVIDER_TIMEOUT", None),
+        (APIConnectionError("https://10.0.0.1/?key=sk-secret"), "UNAVAILABLE", "PROVIDER_UNAVAILABLE", 1),
+        (APITimeoutError("sk-secret"), "DEADLINE_EXCEEDED", "PROVIDER_TIMEOUT", None),
+        (TimeoutError("sk-secret"), "DEADLINE_EXCEEDED", "PROVIDER_TIMEOUT", None),
+        (ValueError("sk-secret in /etc/passwd"), "INTERNAL", "COMPONENT_FAILED", None),
+    ],
+)
+async def test_a_failed_component_ends_typed_and_without_its_words(  # noqa: PLR0913 - a row of the table
+    fake: Served, stage: Stage, error: Exception, code: str, reason: str, retry_seconds: float | None
+) -> None:
+    """What was streamed before arrives, then a status that says what to do; never the exception's text."""
+    stage.chunks, stage.error = 3, error
+    stage.proceed.set()
+    complaint, events = await failure(fake)
+    assert (complaint.code, complaint.reason, complaint.retry_seconds) == (code, reason, retry_seconds)
+    assert text_of(events) == "word word word "
+    assert complaint.metadata == {
+        "run_id": events[0].started.run_id,
+        "last_seq": str(events[-1].seq),
+        "component": "llm",
+    }
+    assert complaint.trailers == {"x-run-id": events[0].started.run_id, "x-last-seq": str(events[-1].seq)}
+    assert "sk-" not in complaint.message
+    assert "/etc" not in complaint.message
+
+
+async def test_a_defect_ends_with_fixed_words_and_a_request_id(
+    fake: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever breaks in the service itself, its text stays inside."""
+
+    def explode(*_: object) -> None:
+        raise RuntimeError("sk-secret")
+
+    monkeypatch.setattr(fake.service.runs, "start", explode)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await all_events(fake.stub.Chat(ASK, metadata=(("x-request-id", "req-1"),)))
+    complaint = complaint_of(caught.value)
+    assert (complaint.code, complaint.reason) == ("INTERNAL", "INTERNAL")
+    assert complaint.metadata == {"request_id": "req-1"}
+    assert "sk-" not in complaint.message
+
+
+async def test_a_caller_who_cancels_stops_an_async_model_at_once(fake: Served, stage: Stage) -> None:
+    """The component is cancelled while it waits, not at its next chunk."""
+    call = fake.stub.Chat(ASK)
+    await stage.waiting.wait()
+    run = only_run(fake)
+    call.cancel()
+    async with asyncio.timeout(5):
+        await stage.cancelled.wait()
+    assert run.ending == Disconnected()
+
+
+async def test_a_caller_who_is_killed_stops_the_model(fake: Served, stage: Stage) -> None:
+    """A process that dies says no goodbye; its connection's end is enough."""
+    stage.chunks = 1
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", READER, fake.address, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"started\n"
+    await stage.waiting.wait()
+    process.send_signal(signal.SIGKILL)
+    async with asyncio.timeout(5):
+        await stage.cancelled.wait()
+    await process.wait()
+
+
+async def test_a_caller_who_leaves_in_the_middle_of_a_write_stops_the_model(stage: Stage) -> None:
+    """A write that waits for a reader who will never come back ends with it."""
+    stage.chunks, stage.text = 100_000, "x" * 1000
+    async with served(default_pipeline="fake") as running:
+        responses = running.stub.Chat(ASK)
+        await anext(aiter(responses))
+        run = only_run(running)
+        responses.cancel()
+        async with asyncio.timeout(5):
+            await running.runs.drain(grace_seconds=5)
+    assert run.ending == Disconnected()
+
+
+async def test_a_caller_who_leaves_stops_a_model_in_a_thread_at_its_next_chunk(stage: Stage) -> None:
+    """A thread cannot be cancelled, but its callback can refuse to take any more."""
+    stage.chunks = 3
+    async with served(default_pipeline="threaded") as running:
+        responses = running.stub.Chat(ASK)
+        reader = aiter(responses)
+        text = ""
+        while text.count("word") < 3:
+            text += (await anext(reader)).event.text.delta
+        responses.cancel()
+        await running.runs.drain(grace_seconds=5)
+        stage.thread_proceed.set()
+        assert await asyncio.to_thread(stage.thread_stopped.wait, 5)
+
+
+@pytest.mark.parametrize("whose", ["caller", "service"])
+async def test_a_deadline_stops_the_model_and_says_so(stage: Stage, whose: str) -> None:
+    """The caller's deadline counts, and so does the longest time that the service gives."""
+    settings = {"max_run_seconds": 0.3} if whose == "service" else {}
+    async with served(default_pipeline="fake", **settings) as running:
+        call = running.stub.Chat(ASK, timeout=0.3 if whose == "caller" else None)
+        await stage.waiting.wait()
+        run = only_run(running)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(call)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        async with asyncio.timeout(5):
+            await stage.cancelled.wait()
+        if whose == "service":
+            assert complaint_of(caught.value).reason == "DEADLINE_EXCEEDED"
+    assert run.ending == DeadlineExceeded()
+
+
+async def test_a_reader_who_takes_nothing_is_let_go(stage: Stage) -> None:
+    """It finds out, when it reads again, what happened and how far it came."""
+    stage.chunks, stage.text = 20_000, "x" * 1000
+    async with served(default_pipeline="fake", slow_reader_seconds=0.3) as running:
+        responses = running.stub.Chat(ASK)
+        reader = aiter(responses)
+        first = await anext(reader)
+        run = only_run(running)
+        await running.runs.drain(grace_seconds=10)
+        assert run.ending == ReaderTooSlow()
+        assert first.event.started.run_id == run.id
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with asyncio.timeout(10):
+                async for _ in reader:
+                    pass
+        complaint = complaint_of(caught.value)
+    assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("ABORTED", "SLOW_READER", 1)
+    assert int(complaint.metadata["last_seq"]) > 1
+
+
+async def test_a_service_that_shuts_down_lets_runs_finish_and_takes_no_new_ones(stage: Stage) -> None:
+    """It lives and is not ready; a watcher of its health who stays does not hold it up."""
+    stage.chunks = 2
+    stack = AsyncExitStack()
+    running = await stack.enter_async_context(served(default_pipeline="fake", drain_seconds=20))
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        health, stub = health_pb2_grpc.HealthStub(channel), chat_pb2_grpc.ChatServiceStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="haystream.v1.ChatService"))
+        watcher = aiter(watch)
+        assert (await anext(watcher)).status == health_pb2.HealthCheckResponse.SERVING
+        call = stub.Chat(ASK)
+        await stage.waiting.wait()
+        closing = asyncio.create_task(stack.aclose())
+        assert (await anext(watcher)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        alive = await health.Check(health_pb2.HealthCheckRequest())
+        assert alive.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(stub.Chat(ASK))
+        refusal = complaint_of(caught.value)
+        assert (refusal.code, refusal.reason, refusal.retry_seconds) == ("UNAVAILABLE", "DRAINING", 1)
+        stage.proceed.set()
+        assert kinds_of(await all_events(call))[-1] == "finished"
+        async with asyncio.timeout(5):
+            await closing
+
+
+async def test_a_service_that_shuts_down_ends_what_does_not_finish(stage: Stage) -> None:
+    """After the drain the rest ends typed, with the place where it stopped."""
+    stage.chunks = 2
+    failed: asyncio.Task[tuple[Complaint, list[chat_pb2.Event]]]
+    async with served(default_pipeline="fake", drain_seconds=0.1) as running:
+        failed = asyncio.create_task(failure(running))
+        await stage.waiting.wait()
+        run = only_run(running)
+        await running.runs.drain(grace_seconds=0.1)
+        complaint, events = await failed
+    assert run.ending == Drained()
+    assert stage.cancelled.is_set()
+    assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("UNAVAILABLE", "DRAINING", 1)
+    assert complaint.metadata["last_seq"] == str(events[-1].seq)
+
+
+async def test_one_run_too_many_is_refused_and_waiting_helps(stage: Stage) -> None:
+    """Health and descriptions are never refused for it."""
+    async with served(default_pipeline="fake", max_runs=1) as running:
+        call = running.stub.Chat(ASK)
+        await stage.waiting.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(ASK))
+        complaint = complaint_of(caught.value)
+        assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("RESOURCE_EXHAUSTED", "TOO_MANY_RUNS", 1)
+        await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
+        stage.proceed.set()
+        assert kinds_of(await all_events(call))[-1] == "finished"
+        assert kinds_of(await all_events(running.stub.Chat(ASK)))[-1] == "finished"

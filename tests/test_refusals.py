@@ -1,0 +1,187 @@
+"""Bad input: each has a status of its own that names the field and what would be right, and starts nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+
+from haystream.v1 import chat_pb2
+from tests.calls import all_events, complaint_of
+from tests.conftest import FAKES, SHIPPED, Served, served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.calls import Complaint
+    from tests.fakes import Stage
+
+MIB = 1024 * 1024
+
+
+async def refused(running: Served, request: chat_pb2.ChatRequest) -> Complaint:
+    """Return how a request is refused; nothing was sent and nothing started."""
+    call = running.stub.Chat(request)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await all_events(call)
+    assert len(running.runs) == 0
+    return complaint_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("request_json", "field", "cure"),
+    [
+        ({}, "query", "`query` or `conversation`"),
+        ({"query": ""}, "query", "empty"),
+        ({"query": " \n"}, "query", "empty"),
+        ({"conversation": {}}, "conversation.messages", "empty"),
+        ({"conversation": {"messages": [{"parts": [{"text": "x"}]}]}}, "conversation.messages[0].role", "ROLE_USER"),
+        ({"conversation": {"messages": [{"role": "ROLE_USER"}]}}, "conversation.messages[0].parts", "empty"),
+        (
+            {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{}]}]}},
+            "conversation.messages[0].parts[0]",
+            "`text` or `image`",
+        ),
+        (
+            {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"url": "http://x"}}]}]}},
+            "conversation.messages[0].parts[0].image",
+            "`data`",
+        ),
+        ({"query": "q", "streamingComponents": ["nobody"]}, "streaming_components[0]", "llm"),
+        ({"query": "q", "includeOutputsFrom": ["nobody"]}, "include_outputs_from[0]", "llm"),
+        ({"query": "q", "inputs": {"nobody": {"x": 1}}}, "inputs.nobody", "llm"),
+        ({"query": "q", "inputs": {"llm": {"nothing": 1}}}, "inputs.llm.nothing", "top_k"),
+        ({"query": "q", "inputs": {"llm": 3}}, "inputs.llm", "object"),
+        ({"query": "q", "inputs": {"llm": {"streaming_callback": "f"}}}, "inputs.llm.streaming_callback", "service"),
+        ({"query": "q", "inputs": {"llm": {"top_k": "five"}}}, "inputs.llm.top_k", "integer"),
+        ({"query": "q", "inputs": {"llm": {"top_k": 1.5}}}, "inputs.llm.top_k", "integer"),
+        ({"query": "q", "runId": "no spaces"}, "run_id", "64 letters"),
+        ({"query": "q", "runId": "x" * 65}, "run_id", "64 letters"),
+        ({"query": "q", "apiKey": "line\nbreak"}, "api_key", "visible ASCII"),
+        ({"query": "q", "apiKey": "sk-1"}, "api_key", "does not take"),
+    ],
+)
+async def test_a_wrong_field_is_named_with_its_cure(
+    fake: Served, stage: Stage, request_json: dict[str, Any], field: str, cure: str
+) -> None:
+    """The caller sees which field it is and what would be right there."""
+    complaint = await refused(fake, json_format.ParseDict(request_json, chat_pb2.ChatRequest()))
+    assert (complaint.code, complaint.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    assert list(complaint.fields) == [field]
+    assert cure in complaint.fields[field]
+    assert stage.received == []
+
+
+async def test_all_wrong_fields_are_named_at_once(fake: Served) -> None:
+    """Nobody has to mend a request one field at a time."""
+    request = json_format.ParseDict(
+        {"query": "q", "streamingComponents": ["a"], "inputs": {"b": {}, "llm": {"c": 1}}}, chat_pb2.ChatRequest()
+    )
+    complaint = await refused(fake, request)
+    assert set(complaint.fields) == {"streaming_components[0]", "inputs.b", "inputs.llm.c"}
+
+
+async def test_a_number_that_is_none_is_refused(fake: Served) -> None:
+    """A Struct can carry NaN, which JSON and most providers cannot."""
+    request = chat_pb2.ChatRequest(query="q")
+    request.generation_kwargs.fields["temperature"].number_value = float("nan")
+    complaint = await refused(fake, request)
+    assert complaint.fields == {"generation_kwargs.temperature": "expected a finite number"}
+
+
+async def test_a_long_list_of_complaints_stays_within_what_metadata_can_carry(fake: Served) -> None:
+    """Details of more than a few kilobytes would be lost as a whole."""
+    request = json_format.ParseDict(
+        {"query": "q", "inputs": {f"{number}{'x' * 2000}": {} for number in range(50)}}, chat_pb2.ChatRequest()
+    )
+    complaint = await refused(fake, request)
+    assert complaint.code == "INVALID_ARGUMENT"
+    assert 1 <= len(complaint.fields) <= 8
+
+
+@pytest.mark.parametrize("size_bytes", [4 * MIB + 1, 10 * MIB])
+async def test_a_request_over_the_limit_names_its_largest_field(fake: Served, size_bytes: int) -> None:
+    """Rather than gRPC's own words, which name nothing."""
+    complaint = await refused(fake, chat_pb2.ChatRequest(query="x" * size_bytes, run_id="r"))
+    assert (complaint.code, list(complaint.fields)) == ("INVALID_ARGUMENT", ["query"])
+    assert "4194304" in complaint.fields["query"]
+
+
+async def test_a_request_at_the_limit_is_taken(fake: Served, stage: Stage) -> None:
+    """The limit is what the message says it is."""
+    stage.proceed.set()
+    request = chat_pb2.ChatRequest(query="x" * (4 * MIB - 5))
+    assert request.ByteSize() == 4 * MIB
+    await all_events(fake.stub.Chat(request))
+    assert len(stage.received[0]["query"]) == 4 * MIB - 5
+
+
+async def test_an_unknown_pipeline_is_not_found_among_those_there_are(fake: Served) -> None:
+    """The caller learns the names that exist."""
+    complaint = await refused(fake, chat_pb2.ChatRequest(query="q", pipeline="nobody"))
+    assert (complaint.code, complaint.reason) == ("NOT_FOUND", "PIPELINE_NOT_FOUND")
+    assert "fake" in complaint.fields["pipeline"]
+
+
+async def test_no_default_means_that_a_pipeline_must_be_named() -> None:
+    """With several pipelines and none called `local`, nobody guesses."""
+    async with served(FAKES) as running:
+        complaint = await refused(running, chat_pb2.ChatRequest(query="q"))
+    assert (complaint.code, list(complaint.fields)) == ("INVALID_ARGUMENT", ["pipeline"])
+    assert "threaded" in complaint.fields["pipeline"]
+
+
+async def test_a_run_id_that_is_under_way_is_not_started_twice(fake: Served, stage: Stage) -> None:
+    """A second run would be billed a second time."""
+    call = fake.stub.Chat(chat_pb2.ChatRequest(query="q", run_id="once"))
+    await stage.waiting.wait()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await all_events(fake.stub.Chat(chat_pb2.ChatRequest(query="q", run_id="once")))
+    complaint = complaint_of(caught.value)
+    assert (complaint.code, complaint.reason) == ("ALREADY_EXISTS", "RUN_EXISTS")
+    stage.proceed.set()
+    await all_events(call)
+    assert len(stage.received) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        chat_pb2.ChatRequest(query="q", on_disconnect=chat_pb2.ON_DISCONNECT_CONTINUE),
+        chat_pb2.ChatRequest(query="q", disconnect_grace=Duration(seconds=5)),
+    ],
+)
+async def test_what_this_version_does_not_do_is_refused_rather_than_ignored(
+    fake: Served, request_: chat_pb2.ChatRequest
+) -> None:
+    """A caller who relies on it must not find out later."""
+    complaint = await refused(fake, request_)
+    assert (complaint.code, complaint.reason) == ("UNIMPLEMENTED", "NOT_OFFERED")
+
+
+async def test_resume_and_cancel_say_that_they_are_not_there_yet(fake: Served) -> None:
+    """They are part of the contract, and answer in its form."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await fake.stub.Cancel(chat_pb2.CancelRequest(run_id="r"))
+    assert complaint_of(caught.value).code == "UNIMPLEMENTED"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in fake.stub.Resume(chat_pb2.ResumeRequest(run_id="r")):
+            pass
+    assert complaint_of(caught.value).code == "UNIMPLEMENTED"
+
+
+async def test_a_pipeline_without_a_key_of_its_own_wants_the_callers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is served, since callers may bring theirs, and says what is missing where they do not."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "openai.py").write_text((SHIPPED / "openai.py").read_text())
+    async with served(tmp_path) as running:
+        complaint = await refused(running, chat_pb2.ChatRequest(query="q"))
+        listed = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
+    assert (complaint.code, complaint.reason) == ("FAILED_PRECONDITION", "API_KEY_REQUIRED")
+    assert "`api_key`" in complaint.message
+    assert listed.pipelines[0].ready
