@@ -184,8 +184,8 @@ async def test_silence_is_filled_with_comments(stage: Stage) -> None:
                 stage.proceed.set()
     assert ": ping\n: ping\n" in raw
     assert ": ping\n\n" not in raw
-    decoder = httpx_sse.SSEError and httpx.Response(200, headers={"content-type": "text/event-stream"}, text=raw)
-    events = [frame.event for frame in httpx_sse.EventSource(decoder).iter_sse()]
+    whole = httpx.Response(200, headers={"content-type": "text/event-stream"}, text=raw)
+    events = [frame.event for frame in httpx_sse.EventSource(whole).iter_sse()]
     assert events == ["metadata", "data", "end"]
 
 
