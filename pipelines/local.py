@@ -3,6 +3,7 @@
 from haystack import Pipeline
 from haystack.components.builders import ChatPromptBuilder
 from haystack.dataclasses import ChatMessage
+
 from haystream_service.local_model import SmolLM2ChatGenerator
 
 TEMPLATE = [

@@ -5,6 +5,7 @@ from haystack.components.builders import ChatPromptBuilder
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.dataclasses import ChatMessage
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+
 from haystream_service.local_model import SmolLM2ChatGenerator
 
 FACTS = {

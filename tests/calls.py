@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.rpc import error_details_pb2, status_pb2
 
-from haystream.v1 import chat_pb2
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import grpc.aio
+
+    from haystream.v1 import chat_pb2
 
 
 @dataclass(frozen=True, slots=True)

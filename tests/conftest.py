@@ -17,7 +17,7 @@ import psutil
 import pytest
 import structlog
 
-from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream.v1 import chat_pb2_grpc
 from haystream_gateway import server as gateway_server
 from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service import server as service_server
@@ -25,7 +25,7 @@ from haystream_service.settings import Settings as ServiceSettings
 from tests import fakes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from haystream_service.run.runs import Runs
 
@@ -62,7 +62,7 @@ class Browser:
 
 
 @asynccontextmanager
-async def served(pipelines: Path = FAKES, **settings: Any) -> AsyncGenerator[Served]:
+async def served(pipelines: Path | str = FAKES, **settings: Any) -> AsyncGenerator[Served]:
     """Serve a folder with a service of its own; assert at the end that no run is left."""
     defaults: dict[str, Any] = {"listen": "127.0.0.1:0", "pipelines": pipelines, "drain_seconds": 0.2}
     log = structlog.get_logger()
@@ -125,13 +125,12 @@ def provider_that_fails_on_demand(llmock_server: object) -> object:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quiet_logs() -> Iterator[None]:
+def quiet_logs() -> None:
     """Keep the services' lines out of the report; pytest shows them for a test that fails."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         processors=[structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer()],
     )
-    yield
 
 
 def _threads() -> set[threading.Thread]:
@@ -139,4 +138,4 @@ def _threads() -> set[threading.Thread]:
 
 
 def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    return {child.pid for child in psutil.Process().children()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -13,6 +13,8 @@ from tests.calls import all_events, kinds_of, text_of
 from tests.conftest import SHIPPED, Served, served
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from haystream.v1.chat_pb2 import Event
     from tests.fakes import Stage
 
@@ -23,7 +25,7 @@ def reply_of(events: list[Event], component: str = "llm") -> str:
     return reply.struct_value.fields["content"].list_value.values[0].struct_value.fields["text"].string_value
 
 
-def struct(**values: object) -> Struct:
+def struct(**values: Any) -> Struct:
     """Return a Struct."""
     message = Struct()
     message.update(values)
@@ -93,7 +95,7 @@ async def test_events_are_numbered_from_one_and_rise(echo: Served) -> None:
     """A reader can tell where it is, and a joined event carries its last part's number."""
     call = echo.stub.Chat(chat_pb2.ChatRequest(query="word " * 5000))
     events = await all_events(call)
-    trailers = dict(await call.trailing_metadata())
+    trailers = dict(cast("Iterable[tuple[str, Any]]", await call.trailing_metadata()))
     numbers = [event.seq for event in events]
     assert numbers[0] == 1
     assert numbers == sorted(set(numbers))

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import httpx
@@ -115,7 +115,7 @@ async def test_finished_tells_why_the_answer_ends_there(
         (ValueError("sk-secret in /etc/passwd"), "INTERNAL", "COMPONENT_FAILED", None),
     ],
 )
-async def test_a_failed_component_ends_typed_and_without_its_words(  # noqa: PLR0913 - a row of the table
+async def test_a_failed_component_ends_typed_and_without_its_words(
     fake: Served, stage: Stage, error: Exception, code: str, reason: str, retry_seconds: float | None
 ) -> None:
     """What was streamed before arrives, then a status that says what to do; never the exception's text."""
@@ -134,9 +134,7 @@ async def test_a_failed_component_ends_typed_and_without_its_words(  # noqa: PLR
     assert "/etc" not in complaint.message
 
 
-async def test_a_defect_ends_with_fixed_words_and_a_request_id(
-    fake: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_defect_ends_with_fixed_words_and_a_request_id(fake: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever breaks in the service itself, its text stays inside."""
 
     def explode(*_: object) -> None:
@@ -208,7 +206,7 @@ async def test_a_caller_who_leaves_stops_a_model_in_a_thread_at_its_next_chunk(s
 @pytest.mark.parametrize("whose", ["caller", "service"])
 async def test_a_deadline_stops_the_model_and_says_so(stage: Stage, whose: str) -> None:
     """The caller's deadline counts, and so does the longest time that the service gives."""
-    settings = {"max_run_seconds": 0.3} if whose == "service" else {}
+    settings: dict[str, Any] = {"max_run_seconds": 0.3} if whose == "service" else {}
     async with served(default_pipeline="fake", **settings) as running:
         call = running.stub.Chat(ASK, timeout=0.3 if whose == "caller" else None)
         await stage.waiting.wait()

@@ -91,7 +91,9 @@ async def test_frames_are_those_of_the_contract(echo_page: Browser) -> None:
     assert '"total_tokens":4}' in end[2]  # whole numbers stay whole
 
 
-@pytest.mark.parametrize("question", ["lines\nand\r\nmore\rof them", "漢字 🙂 \u2028\u2029\x00\x85 end", "data: x\n\nid: y"])
+@pytest.mark.parametrize(
+    "question", ["lines\nand\r\nmore\rof them", "漢字 🙂 \u2028\u2029\x00\x85 end", "data: x\n\nid: y"]
+)
 async def test_any_text_survives_the_way(echo_page: Browser, question: str) -> None:
     """No character of an answer can end a line, an event or the stream."""
     assert text_of(await frames_of(echo_page, query=question)) == question
@@ -284,7 +286,9 @@ async def test_a_wrong_request_is_a_problem_that_names_the_field(
 async def test_other_wrong_requests_are_problems_too(page: Browser) -> None:
     """No address answers in a form of its own."""
     answers = [
-        await page.http.post("/chat", content=b"query=q", headers={"content-type": "application/x-www-form-urlencoded"}),
+        await page.http.post(
+            "/chat", content=b"query=q", headers={"content-type": "application/x-www-form-urlencoded"}
+        ),
         await page.http.get("/chat"),
         await page.http.get("/nowhere"),
         await page.http.delete("/chat"),

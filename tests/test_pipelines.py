@@ -19,7 +19,7 @@ from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import FAKES, SHIPPED, Served, served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from llmock.pytest_plugin import LLMock
 
@@ -160,12 +160,13 @@ async def test_a_real_providers_errors_are_typed(openai_folder: Path, llmock: LL
     """As raised by the openai package and wrapped by Haystack."""
     complaints: list[tuple[str, str, float | None]] = []
     async with served(openai_folder) as running:
-        for fault in (
+        faults: list[Callable[[], object]] = [
             lambda: llmock.rate_limit(retry_after=3),
             lambda: llmock.fail(500),
             lambda: llmock.fail(401),
             llmock.context_overflow,
-        ):
+        ]
+        for fault in faults:
             fault()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q")))

@@ -31,39 +31,39 @@ async def refused(running: Served, request: chat_pb2.ChatRequest) -> Complaint:
     return complaint_of(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("request_json", "field", "cure"),
-    [
-        ({}, "query", "`query` or `conversation`"),
-        ({"query": ""}, "query", "empty"),
-        ({"query": " \n"}, "query", "empty"),
-        ({"conversation": {}}, "conversation.messages", "empty"),
-        ({"conversation": {"messages": [{"parts": [{"text": "x"}]}]}}, "conversation.messages[0].role", "ROLE_USER"),
-        ({"conversation": {"messages": [{"role": "ROLE_USER"}]}}, "conversation.messages[0].parts", "empty"),
-        (
-            {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{}]}]}},
-            "conversation.messages[0].parts[0]",
-            "`text` or `image`",
-        ),
-        (
-            {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"url": "http://x"}}]}]}},
-            "conversation.messages[0].parts[0].image",
-            "`data`",
-        ),
-        ({"query": "q", "streamingComponents": ["nobody"]}, "streaming_components[0]", "llm"),
-        ({"query": "q", "includeOutputsFrom": ["nobody"]}, "include_outputs_from[0]", "llm"),
-        ({"query": "q", "inputs": {"nobody": {"x": 1}}}, "inputs.nobody", "llm"),
-        ({"query": "q", "inputs": {"llm": {"nothing": 1}}}, "inputs.llm.nothing", "top_k"),
-        ({"query": "q", "inputs": {"llm": 3}}, "inputs.llm", "object"),
-        ({"query": "q", "inputs": {"llm": {"streaming_callback": "f"}}}, "inputs.llm.streaming_callback", "service"),
-        ({"query": "q", "inputs": {"llm": {"top_k": "five"}}}, "inputs.llm.top_k", "integer"),
-        ({"query": "q", "inputs": {"llm": {"top_k": 1.5}}}, "inputs.llm.top_k", "integer"),
-        ({"query": "q", "runId": "no spaces"}, "run_id", "64 letters"),
-        ({"query": "q", "runId": "x" * 65}, "run_id", "64 letters"),
-        ({"query": "q", "apiKey": "line\nbreak"}, "api_key", "visible ASCII"),
-        ({"query": "q", "apiKey": "sk-1"}, "api_key", "does not take"),
-    ],
-)
+WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "query", "`query` or `conversation`"),
+    ({"query": ""}, "query", "empty"),
+    ({"query": " \n"}, "query", "empty"),
+    ({"conversation": {}}, "conversation.messages", "empty"),
+    ({"conversation": {"messages": [{"parts": [{"text": "x"}]}]}}, "conversation.messages[0].role", "ROLE_USER"),
+    ({"conversation": {"messages": [{"role": "ROLE_USER"}]}}, "conversation.messages[0].parts", "empty"),
+    (
+        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{}]}]}},
+        "conversation.messages[0].parts[0]",
+        "`text` or `image`",
+    ),
+    (
+        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"url": "http://x"}}]}]}},
+        "conversation.messages[0].parts[0].image",
+        "`data`",
+    ),
+    ({"query": "q", "streamingComponents": ["nobody"]}, "streaming_components[0]", "llm"),
+    ({"query": "q", "includeOutputsFrom": ["nobody"]}, "include_outputs_from[0]", "llm"),
+    ({"query": "q", "inputs": {"nobody": {"x": 1}}}, "inputs.nobody", "llm"),
+    ({"query": "q", "inputs": {"llm": {"nothing": 1}}}, "inputs.llm.nothing", "top_k"),
+    ({"query": "q", "inputs": {"llm": 3}}, "inputs.llm", "object"),
+    ({"query": "q", "inputs": {"llm": {"streaming_callback": "f"}}}, "inputs.llm.streaming_callback", "service"),
+    ({"query": "q", "inputs": {"llm": {"top_k": "five"}}}, "inputs.llm.top_k", "integer"),
+    ({"query": "q", "inputs": {"llm": {"top_k": 1.5}}}, "inputs.llm.top_k", "integer"),
+    ({"query": "q", "runId": "no spaces"}, "run_id", "64 letters"),
+    ({"query": "q", "runId": "x" * 65}, "run_id", "64 letters"),
+    ({"query": "q", "apiKey": "line\nbreak"}, "api_key", "visible ASCII"),
+    ({"query": "q", "apiKey": "sk-1"}, "api_key", "does not take"),
+]
+
+
+@pytest.mark.parametrize(("request_json", "field", "cure"), WRONG_FIELDS)
 async def test_a_wrong_field_is_named_with_its_cure(
     fake: Served, stage: Stage, request_json: dict[str, Any], field: str, cure: str
 ) -> None:

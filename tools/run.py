@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import ValidationError
+
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service import local_model
 from haystream_service.settings import Settings as ServiceSettings
-from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -197,8 +198,7 @@ Haystream is ready.
 
   grpcurl -plaintext -d '{QUESTION}' {service.listen} haystream.v1.ChatService/Chat
 
-  {buf} curl --protocol grpc --http2-prior-knowledge -d '{QUESTION}' \\
-    http://{service.listen}/haystream.v1.ChatService/Chat
+  {buf} curl --protocol grpc --http2-prior-knowledge -d '{QUESTION}' http://{service.listen}/haystream.v1.ChatService/Chat
 
   curl -N --json '{QUESTION}' http://{gateway.gateway_listen}/chat
 

@@ -12,9 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from google.protobuf.json_format import MessageToDict
-from haystream.v1 import chat_pb2
 from starlette.exceptions import HTTPException
 
+from haystream.v1 import chat_pb2
 from haystream_gateway.frames import plain
 from haystream_gateway.problems import Code, Problem, Rejection, invalid, problem_of
 from haystream_gateway.requests import ChatBody, chat_body

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.json_format import MessageToDict
-from haystream.v1 import chat_pb2
 
+from haystream.v1 import chat_pb2
 from haystream_gateway.sse import KEEP_ALIVE, frame
 
 if TYPE_CHECKING:

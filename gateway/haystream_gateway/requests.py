@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from google.protobuf.duration_pb2 import Duration
-from haystream.v1 import chat_pb2
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from haystream.v1 import chat_pb2
 from haystream_gateway.problems import Code, Problem, Rejection, invalid
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc
 import grpc.aio
 from fastapi.responses import StreamingResponse
-from haystream.v1 import chat_pb2
 
+from haystream.v1 import chat_pb2
 from haystream_gateway import sse
 from haystream_gateway.frames import error_frame, event_frame
 from haystream_gateway.problems import Problem, Rejection, problem_of

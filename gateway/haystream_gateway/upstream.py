@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 
 if TYPE_CHECKING:

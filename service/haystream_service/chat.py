@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc.aio
-from haystream.v1 import chat_pb2, chat_pb2_grpc
 
+from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.errors import NotOffered, Refusal
 from haystream_service.requests import call_of
 from haystream_service.responses import description_message, event_message, heartbeat_message, pipeline_message

@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from haystream.v1 import chat_pb2
-
 from haystream_service.errors import InvalidRequest, NotOffered, Violation
 from haystream_service.pipelines.call import Call
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.struct_pb2 import Struct
-from haystream.v1 import chat_pb2
 
+from haystream.v1 import chat_pb2
 from haystream_service.run import events
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from haystream.v1 import chat_pb2, chat_pb2_grpc
 
+from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.chat import ChatServicer, Limits
 from haystream_service.pipelines.registry import PipelineRegistry
 from haystream_service.requests import MAX_REQUEST_BYTES
@@ -99,9 +100,13 @@ async def _load(registry: PipelineRegistry, watch: health.aio.HealthServicer, lo
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        socket.create_server((host, int(port)), family=family).close()  # gRPC's core would say more than one line
         return server.add_insecure_port(address)
-    except RuntimeError:
+    except (OSError, RuntimeError):
         raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
 
 

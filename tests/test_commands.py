@@ -1,0 +1,149 @@
+"""The two commands as an operator uses them: settings, signals, and one clear line where they cannot begin."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from tests.conftest import ROOT, SHIPPED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+COMMANDS = ("haystream_service", "haystream_gateway")
+LISTEN = {"haystream_service": "HAYSTREAM_LISTEN", "haystream_gateway": "HAYSTREAM_GATEWAY_LISTEN"}
+
+
+@asynccontextmanager
+async def started(module: str, *arguments: str, **settings: str) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Start a command with settings from the environment; make sure that it is gone afterwards."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HAYSTREAM_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        env={**environment, LISTEN[module]: "127.0.0.1:0", **settings},
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def address_of(process: asyncio.subprocess.Process) -> str:
+    """Read the log until it says where the command serves."""
+    assert process.stderr is not None
+    async for line in process.stderr:
+        if found := re.search(rb"address=(?:http://)?(\S+)", line):
+            return found[1].decode()
+    raise AssertionError("it never said where it serves")
+
+
+@pytest.fixture
+def echo_alone(tmp_path: Path) -> str:
+    """A folder with the shipped pipeline `echo` alone."""
+    (tmp_path / "echo.py").write_text((SHIPPED / "echo.py").read_text())
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+async def test_help_lists_the_settings(module: str) -> None:
+    """With their defaults."""
+    async with started(module, "--help") as process:
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"127.0.0.1:50051" in output
+    assert b"HAYSTREAM_" in output
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        ("haystream_service", "HAYSTREAM_MAX_RUNS", "0"),
+        ("haystream_service", "HAYSTREAM_MAX_RUNS", "many"),
+        ("haystream_service", "HAYSTREAM_LISTEN", "50051"),
+        ("haystream_service", "HAYSTREAM_LISTEN", "127.0.0.1:99999"),
+        ("haystream_service", "HAYSTREAM_LISTEN", "no.such.host.invalid:50051"),
+        ("haystream_service", "HAYSTREAM_PIPELINES", "/nowhere"),
+        ("haystream_service", "HAYSTREAM_DEFAULT_PIPELINE", "nobody"),
+        ("haystream_service", "HAYSTREAM_LOG_LEVEL", "loud"),
+        ("haystream_service", "HAYSTREAM_QUEUE_BYTES", "-1"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_LISTEN", "8000"),
+        ("haystream_gateway", "HAYSTREAM_TARGET", ""),
+    ],
+)
+async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(module: str, name: str, value: str) -> None:
+    """The line names it."""
+    async with started(module, **{name: value}) as process:
+        output, errors = await process.communicate()
+    assert process.returncode == 1
+    assert output == b""
+    lines = errors.decode().splitlines()
+    assert len(lines) == 1
+    assert name in lines[0]
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+async def test_a_port_that_is_taken_is_one_line(module: str, echo_alone: str) -> None:
+    """A second one does not share it without a word."""
+    async with started(module, HAYSTREAM_PIPELINES=echo_alone) as first:
+        address = await address_of(first)
+        async with started(module, HAYSTREAM_PIPELINES=echo_alone, **{LISTEN[module]: address}) as second:
+            _, errors = await second.communicate()
+    assert second.returncode == 1
+    lines = errors.decode().splitlines()
+    assert len(lines) == 1
+    assert LISTEN[module] in lines[0]
+    assert "Traceback" not in errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_a_run_finish_and_ends_with_zero(echo_alone: str, number: signal.Signals) -> None:
+    """Also while someone watches its health."""
+    async with started("haystream_service", HAYSTREAM_PIPELINES=echo_alone) as process:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
+            )
+            watcher = aiter(watch)
+            while (await anext(watcher)).status != health_pb2.HealthCheckResponse.SERVING:
+                pass
+            call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="hello"))
+            kinds = [response.event.WhichOneof("kind") async for response in call]
+            process.send_signal(number)
+            async with asyncio.timeout(10):
+                _, errors = await process.communicate()
+            with pytest.raises(grpc.aio.AioRpcError):  # it ends with the service
+                while True:
+                    await anext(watcher)
+    assert kinds[-1] == "finished"
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+
+
+async def test_the_gateway_ends_with_zero_on_a_signal() -> None:
+    """Without a service behind it, too."""
+    async with started("haystream_gateway") as process:
+        await address_of(process)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            _, errors = await process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
