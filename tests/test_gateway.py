@@ -301,7 +301,8 @@ async def test_too_many_runs_are_a_429_that_says_when_to_come_back(stage: Stage)
     """The service's RetryInfo becomes the header that HTTP clients know."""
     async with served(default_pipeline="fake", max_runs=1) as running, browsed(running.address) as browser:
         async with httpx_sse.aconnect_sse(browser.http, "GET", "/chat", params={"query": "q"}) as source:
-            await anext(source.aiter_sse())
+            frames = source.aiter_sse()  # held: the stream ends with its iterator
+            await anext(frames)
             answer = await browser.http.post("/chat", json={"query": "q"})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert answer.json()["reason"] == "TOO_MANY_RUNS"

@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,6 +39,7 @@ class CannotRun(Exception):
 
 def main() -> NoReturn:
     """Run until a signal; exit 0 then, and 1 with one line where that is not possible."""
+    die_with_parent()
     try:
         service, gateway = ServiceSettings(), GatewaySettings()
         check(service, gateway)
@@ -49,7 +50,8 @@ def main() -> NoReturn:
         refuse(f"HAYSTREAM_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']} (it is {first['input']!r})")
     except CannotRun as error:
         refuse(str(error))
-    print("Stopped.")
+    with suppress(OSError):  # the terminal may be gone
+        print("Stopped.", flush=True)
     sys.exit(0)
 
 
@@ -103,10 +105,24 @@ async def run(service: ServiceSettings, gateway: GatewaySettings) -> None:
 
 def stop_on_signals() -> asyncio.Event:
     """Return an event that Ctrl-C, SIGTERM and a closed terminal set."""
-    stop = asyncio.Event()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    if sys.stdin.isatty():
+        # A shell passes the hang-up on to `make`'s group, which this process has left; the terminal itself tells it too.
+        loop.add_reader(sys.stdin.fileno(), stop_at_end_of_input, stop)
     return stop
+
+
+def stop_at_end_of_input(stop: asyncio.Event) -> None:
+    """Throw away what is typed; stop when the terminal is gone."""
+    try:
+        typed = os.read(sys.stdin.fileno(), 1024)
+    except OSError:
+        typed = b""
+    if not typed:
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
 
 
 async def start(module: str, environment: dict[str, str]) -> asyncio.subprocess.Process:
@@ -237,7 +253,8 @@ def own_foreground() -> Generator[None]:
     try:
         yield
     finally:
-        os.tcsetpgrp(terminal, before)
+        with suppress(OSError):
+            os.tcsetpgrp(terminal, before)
 
 
 if __name__ == "__main__":
