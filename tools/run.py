@@ -109,7 +109,7 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     if sys.stdin.isatty():
-        # A shell passes the hang-up on to `make`'s group, which this process has left; the terminal itself tells it too.
+        # A shell passes the hang-up on to `make`'s group, which this process has left. The terminal tells it too.
         loop.add_reader(sys.stdin.fileno(), stop_at_end_of_input, stop)
     return stop
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from haystream.v1 import chat_pb2
 from haystream_gateway.frames import plain
 from haystream_gateway.problems import Code, Problem, Rejection, invalid, problem_of
-from haystream_gateway.requests import MAX_BODY_BYTES, ChatBody, chat_body
+from haystream_gateway.requests import ChatBody, chat_body
 from haystream_gateway.streams import EventStream
 from haystream_gateway.upstream import UNARY_SECONDS, Upstream, connected
 
@@ -41,7 +41,6 @@ CHAT_DOCUMENTATION = {
 HTTP_ERRORS = {
     404: (Code.NOT_FOUND, "NO_SUCH_ADDRESS", "there is nothing at this address"),
     405: (Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", "this address does not take this method"),
-    413: (Code.INVALID_ARGUMENT, "BODY_TOO_LARGE", f"body: expected at most {MAX_BODY_BYTES} bytes"),
 }
 NOT_READY = Problem(
     Code.UNAVAILABLE, "SERVICE_NOT_READY", "the service is loading its pipelines, or shutting down", retry_seconds=1.0
@@ -78,7 +77,6 @@ def gateway_app(target: str, streams: Streams) -> FastAPI:
         version="1",
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
     )
     app.add_exception_handler(Rejection, _on_rejection)
@@ -176,6 +174,4 @@ async def _on_invalid_parameter(_: Request, error: Exception) -> Response:
 async def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, reason, message = HTTP_ERRORS.get(error.status_code, (Code.UNKNOWN, "HTTP_ERROR", error.detail))
-    field, colon, rest = message.partition(": ")
-    errors = [{"field": field, "message": rest}] if colon else []
-    return Problem(code, reason, message, errors=errors, http_status=error.status_code).response()
+    return Problem(code, reason, message, http_status=error.status_code).response()

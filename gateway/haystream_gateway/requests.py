@@ -78,7 +78,7 @@ class ChatBody(BaseModel):
 
 
 async def chat_body(request: Request) -> ChatBody:
-    """Read the body of `POST /chat`. Raises Rejection for one that is not JSON, not UTF-8, or wrong."""
+    """Read the body of `POST /chat`. Raises Rejection for one that is too large, not JSON, not UTF-8, or wrong."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         # A page of another site can post a form, or plain text, without asking; JSON it cannot.
@@ -91,9 +91,23 @@ async def chat_body(request: Request) -> ChatBody:
             )
         )
     try:
-        return ChatBody.model_validate_json(await request.body())
+        return ChatBody.model_validate_json(await _bounded_body(request))
     except ValidationError as error:
         raise invalid(*map(_complaint, error.errors(include_url=False, include_context=False))) from None
+
+
+async def _bounded_body(request: Request) -> bytes:
+    # FastAPI has a limit of its own, which answers in plain text.
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            cure = f"expected at most {MAX_BODY_BYTES} bytes"
+            errors = [{"field": "body", "message": cure}]
+            raise Rejection(
+                Problem(Code.INVALID_ARGUMENT, "BODY_TOO_LARGE", f"body: {cure}", errors=errors, http_status=413)
+            )
+    return bytes(body)
 
 
 def _complaint(error: Any) -> tuple[str, str]:

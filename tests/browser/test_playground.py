@@ -10,6 +10,7 @@ from playwright.async_api import expect
 
 from haystream_service.run.ending import Disconnected
 from tests.conftest import SHIPPED, Served, browsed, served
+from tests.readme import blocks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -102,3 +103,12 @@ async def test_a_page_that_is_closed_stops_the_model(page: Page, tmp_path: Path,
         await page.close()
         async with asyncio.timeout(5):
             await stage.cancelled.wait()
+
+
+async def test_the_readmes_snippet_shows_an_answer(page: Page) -> None:
+    """A bare EventSource on a page of the gateway's own address."""
+    async with opened(page, SHIPPED, "local"):
+        before = await page.inner_text("body")
+        await page.evaluate(blocks("js")[0].replace("const source", "window.source"))
+        await page.wait_for_function("() => window.source.readyState === EventSource.CLOSED", timeout=30_000)
+        assert len(await page.inner_text("body")) > len(before) + 20

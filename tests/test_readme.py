@@ -1,0 +1,65 @@
+"""What the README shows, word for word; only the ports are those of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haystream.v1 import chat_pb2
+from tests.calls import all_events, text_of
+from tests.conftest import ROOT, SHIPPED, browsed, served
+from tests.readme import blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = [block for block in blocks("sh") if not block.startswith("make ") and shutil.which(block.split()[0])]
+
+
+def test_the_readme_has_what_is_tested_here() -> None:
+    """Otherwise these tests would pass by testing nothing."""
+    assert {block.split()[0].rpartition("/")[2] for block in COMMANDS} >= {"buf", "curl"}
+    assert len(blocks("python")) == 2
+    assert len(blocks("js")) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_command_works_as_it_stands(command: str) -> None:
+    """Pasted from the root of the project while `make run` goes on."""
+    async with served(SHIPPED) as running, browsed(running.address) as browser:
+        command = command.replace("127.0.0.1:50051", running.address).replace("http://127.0.0.1:8000", browser.url)
+        output = await _output_of("/bin/sh", "-c", command)
+    assert any(sign in output for sign in ("event: end", "FINISH_REASON_", "haystream.v1.ChatService", "default_pipeline"))
+
+
+async def test_the_python_snippet_prints_an_answer() -> None:
+    """With the generated stub, as another service would."""
+    async with served(SHIPPED) as running:
+        snippet = blocks("python")[0].replace("127.0.0.1:50051", running.address)
+        output = await _output_of(sys.executable, "-c", snippet)
+    assert len(output.split()) > 3
+    assert "UNAVAILABLE" not in output
+
+
+async def test_the_pipeline_snippet_is_served(tmp_path: Path) -> None:
+    """Put into a folder, and asked."""
+    (tmp_path / "polite.py").write_text(blocks("python")[1])
+    async with served(tmp_path) as running:
+        events = await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="Who are you?")))
+        listed = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
+    assert text_of(events) == "Answer politely: Who are you?"
+    assert listed.pipelines[0].description == "One sentence that describes the pipeline to its callers."
+
+
+async def _output_of(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
