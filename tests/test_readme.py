@@ -34,7 +34,9 @@ async def test_a_command_works_as_it_stands(command: str) -> None:
     async with served(SHIPPED) as running, browsed(running.address) as browser:
         command = command.replace("127.0.0.1:50051", running.address).replace("http://127.0.0.1:8000", browser.url)
         output = await _output_of("/bin/sh", "-c", command)
-    assert any(sign in output for sign in ("event: end", "FINISH_REASON_", "haystream.v1.ChatService", "default_pipeline"))
+    assert any(
+        sign in output for sign in ("event: end", "FINISH_REASON_", "haystream.v1.ChatService", "default_pipeline")
+    )
 
 
 async def test_the_python_snippet_prints_an_answer() -> None:

@@ -31,14 +31,27 @@ def contents() -> dict[str, bytes]:
 
 
 def contract_is_broken() -> bool:
-    """Compare the contract with that of the main branch, where there is one already."""
+    """Compare the contract with that of the main branch; on the main branch itself, with the first one there was."""
+    earlier = earlier_commit()
+    if not earlier:
+        print("the history holds no earlier contract to compare with")
+        return False
+    return subprocess.run([BIN / "buf", "breaking", "--against", f".git#ref={earlier}"], check=False).returncode != 0
+
+
+def earlier_commit() -> str:
+    """Return the commit whose contract callers rely on; empty where there is none."""
+    head = git("rev-parse", "HEAD")
     for branch in ("origin/main", "main"):
-        known = subprocess.run(["git", "cat-file", "-e", f"{branch}:proto"], capture_output=True, check=False)
-        if known.returncode == 0:
-            against = f".git#ref={branch}"
-            return subprocess.run([BIN / "buf", "breaking", "--against", against], check=False).returncode != 0
-    print("no main branch to compare the contract with")
-    return False
+        commit = git("rev-parse", "--verify", "--quiet", branch)
+        if commit and commit != head:
+            return commit
+    return git("log", "--diff-filter=A", "--format=%H", "--", str(GENERATED / "chat.proto")).rpartition("\n")[2]
+
+
+def git(*arguments: str) -> str:
+    """Return what git prints."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NoReturn
 
+from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
+LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+NOT_OFFERED = ("HAYSTREAM_TLS_", "HAYSTREAM_TOKENS_FILE", "HAYSTREAM_JWT_")
+
+
 def main() -> NoReturn:
     """Serve until a signal says otherwise; exit 0 then, and 1 with one line where it cannot begin."""
     # Haystack reports to its makers at import unless told not to; who wants that sets the variable.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+    if unknown := _not_offered():
+        _refuse(f"{unknown}: this version has no encryption and no authentication; unset it")
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
@@ -47,6 +54,8 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     try:
         async with serving(settings, log) as service:
             host = settings.listen.rpartition(":")[0]
+            if host not in LOOPBACK:
+                log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
             log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
             await stop.wait()
             log.info("draining", runs=len(service.runs), seconds=settings.drain_seconds)
@@ -54,6 +63,12 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
         return str(error)
     log.info("stopped")
     return ""
+
+
+def _not_offered() -> str:
+    """Return a setting of the contract whose absence would be dangerous to overlook."""
+    names = {**dotenv_values(".env"), **os.environ}
+    return next((name for name in sorted(names) if name.startswith(NOT_OFFERED)), "")
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
