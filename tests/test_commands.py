@@ -140,6 +140,41 @@ async def test_a_signal_lets_a_run_finish_and_ends_with_zero(echo_alone: str, nu
     assert b"Traceback" not in errors
 
 
+async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Nothing can stop a component in a thread, but the process can go."""
+    (tmp_path / "stuck.py").write_text(
+        "import time\n"
+        "from haystack import Pipeline, component\n"
+        "@component\n"
+        "class Stuck:\n"
+        "    @component.output_types(replies=list[str])\n"
+        "    def run(self, query: str): time.sleep(600)\n"
+        "def build():\n"
+        "    pipeline = Pipeline()\n"
+        "    pipeline.add_component('llm', Stuck())\n"
+        "    return pipeline\n"
+    )
+    settings = {"HAYSTREAM_PIPELINES": str(tmp_path), "HAYSTREAM_DRAIN_SECONDS": "0.1"}
+    async with started("haystream_service", **settings) as process:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            watcher = aiter(health.Watch(health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")))
+            while (await anext(watcher)).status != health_pb2.HealthCheckResponse.SERVING:
+                pass
+            responses = aiter(chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="q")))
+            await anext(responses)
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await anext(responses)
+            async with asyncio.timeout(10):
+                await process.wait()
+            with pytest.raises(grpc.aio.AioRpcError):
+                while True:
+                    await anext(watcher)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert process.returncode == 0
+
+
 async def test_the_gateway_ends_with_zero_on_a_signal() -> None:
     """Without a service behind it, too."""
     async with started("haystream_gateway") as process:

@@ -10,6 +10,8 @@ import httpx
 import httpx_sse
 import pytest
 
+from haystream.v1 import chat_pb2
+from haystream_gateway.streams import Streams
 from haystream_service.run.ending import Disconnected
 from tests.conftest import SHIPPED, Browser, Served, browsed, served
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from httpx_sse import ServerSentEvent
+    from starlette.types import Message
 
     from tests.fakes import Stage
 
@@ -137,6 +140,24 @@ async def test_a_browser_that_leaves_stops_the_model(page: Browser, fake: Served
         await stage.cancelled.wait()
         await fake.runs.drain(grace_seconds=5)
     assert run.ending == Disconnected()
+
+
+async def test_a_browser_that_leaves_before_the_first_frame_stops_the_model(fake: Served, stage: Stage) -> None:
+    """Also where it is gone before the response has begun, and with it the generator of its frames."""
+    streams = Streams()
+
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def into_the_void(_: Message) -> None:
+        await asyncio.Event().wait()
+
+    response = await streams.response(fake.stub.Chat(chat_pb2.ChatRequest(query="q")))
+    await stage.waiting.wait()
+    await response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, into_the_void)
+    async with asyncio.timeout(5):
+        await stage.cancelled.wait()
+    assert len(streams) == 0
 
 
 async def test_a_browser_that_leaves_while_a_send_is_blocked_frees_everything(stage: Stage) -> None:

@@ -17,9 +17,9 @@ from haystream_gateway.frames import error_frame, event_frame
 from haystream_gateway.problems import Problem, Rejection, problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
-    from starlette.types import Send
+    from starlette.types import Receive, Scope, Send
 
 ChatCall: TypeAlias = grpc.aio.UnaryStreamCall[chat_pb2.ChatRequest, chat_pb2.ChatResponse]
 
@@ -57,7 +57,7 @@ class Streams:
         except BaseException:
             self._release(call)
             raise
-        return EventStream(self._frames(call, first))
+        return EventStream(self._frames(call, first), close=lambda: self._release(call))
 
     async def _first(self, call: ChatCall) -> chat_pb2.Event:
         try:
@@ -91,8 +91,6 @@ class Streams:
             if _is_cancelled_itself():
                 raise
             yield error_frame(replace(DRAINING, run_id=run_id, last_seq=last_seq))
-        finally:
-            self._release(call)
 
     def _release(self, call: ChatCall) -> None:
         self._calls.discard(call)
@@ -100,16 +98,23 @@ class Streams:
 
 
 class EventStream(StreamingResponse):
-    """A stream of frames that closes its source with itself, even when a send was blocked as its reader left."""
+    """A stream of frames that closes its source with itself.
 
-    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+    Also when its reader left before the first frame, so that the generator never began, or while a send was blocked.
+    """
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
         super().__init__(frames, headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
         self._frames = frames
+        self._close = close
 
-    async def stream_response(self, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all frames."""
-        async with aclosing(self._frames):
-            await super().stream_response(send)
+        try:
+            async with aclosing(self._frames):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._close()
 
 
 def _is_cancelled_itself() -> bool:

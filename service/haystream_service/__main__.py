@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
+THREADS = "haystream-sync"
+IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 NOT_OFFERED = ("HAYSTREAM_TLS_", "HAYSTREAM_TOKENS_FILE", "HAYSTREAM_JWT_")
 
@@ -39,7 +41,7 @@ def main() -> NoReturn:
     complaint = asyncio.run(_serve(settings, log))
     if complaint:
         _refuse(complaint)
-    _leave()
+    sys.exit(0)
 
 
 async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
@@ -50,7 +52,8 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     loop = asyncio.get_running_loop()
     stop = _stop_on_signals(loop)
     # Haystack runs what cannot run on the loop in the loop's default executor.
-    loop.set_default_executor(ThreadPoolExecutor(settings.max_sync_runs, thread_name_prefix="haystream-sync"))
+    threads = ThreadPoolExecutor(settings.max_sync_runs, thread_name_prefix=THREADS)
+    loop.set_default_executor(threads)
     try:
         async with serving(settings, log) as service:
             host = settings.listen.rpartition(":")[0]
@@ -62,7 +65,19 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     except (AddressInUse, PipelineFileError) as error:
         return str(error)
     log.info("stopped")
+    threads.shutdown(wait=False, cancel_futures=True)
+    _leave_stuck_threads()
     return ""
+
+
+def _leave_stuck_threads() -> None:
+    """Exit 0 at once where a component's thread does not end: Python itself would wait for it for ever."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
+    for thread in threads:
+        thread.join(IDLE_THREAD_SECONDS / len(threads))
+    if any(thread.is_alive() for thread in threads):
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _not_offered() -> str:
@@ -94,15 +109,6 @@ def _first_complaint(error: ValidationError) -> str:
 def _refuse(complaint: str) -> NoReturn:
     print(f"haystream-service: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
     sys.exit(1)
-
-
-def _leave() -> NoReturn:
-    """Exit 0, also past a component's thread that never ends: Python itself would wait for it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        os._exit(0)
-    sys.exit(0)
 
 
 if __name__ == "__main__":

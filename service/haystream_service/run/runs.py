@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from haystream_service.errors import RunExists, ServiceDraining, TooManyRuns
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from haystream_service.run.run import Budget, Work
+
+# A component may take a moment to close its connections when it is cancelled; one that takes no notice is left behind.
+STOP_SECONDS = 2.0
 
 
 class Runs:
@@ -47,13 +51,16 @@ class Runs:
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new runs, wait for those that go on, and stop what is left after the grace."""
         self._draining = True
-        try:
-            async with asyncio.timeout(grace_seconds):
-                await self._idle.wait()
-        except TimeoutError:
+        if not await self._is_idle_within(grace_seconds):
             for run in self:
                 run.stop(Drained())
-            await self._idle.wait()
+            await self._is_idle_within(STOP_SECONDS)
+
+    async def _is_idle_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        return self._idle.is_set()
 
     def _admit(self, run_id: str) -> None:
         if self._draining:
