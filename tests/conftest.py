@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +35,11 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "pipelines"
 FAKES = Path(__file__).parent / "pipelines"
 
-# The poller of grpc.aio, and the pools of the loop and of Starlette, live as long as the process.
-PROCESS_THREADS = ("_poll_wrapper", "asyncio_", "AnyIO worker thread")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+# The poller of grpc.aio and Starlette's pool live as long as the process.
+PROCESS_THREADS = ("_poll_wrapper", "AnyIO worker thread")
+SETTLE_SECONDS = 5  # what a thread without work, or a call that was cancelled, takes to end, and much more
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +91,28 @@ async def browsed(target: str) -> AsyncGenerator[Browser]:
     assert len(gateway.streams) == 0
 
 
+def pytest_report_header() -> str:
+    """Say in the report whether the browser's tests are in it."""
+    if CHROMIUM is None and os.environ.get("CI"):
+        raise pytest.UsageError("Chromium is missing, and the browser's tests must run here")
+    return f"browser: {CHROMIUM or 'none, so tests/browser is left out; `apt-get install chromium` brings it in'}"
+
+
 @pytest.fixture(autouse=True)
 async def nothing_is_left() -> AsyncIterator[None]:
     """After every test no task, thread or child process is left that was not there before."""
     tasks, threads, children = asyncio.all_tasks(), _threads(), _children()
+    pool = ThreadPoolExecutor(thread_name_prefix="components")  # where Haystack runs what only knows threads
+    asyncio.get_running_loop().set_default_executor(pool)
     yield
-    assert not asyncio.all_tasks() - tasks - {asyncio.current_task()}
+    pool.shutdown(wait=False)
+    for thread in _threads() - threads:
+        if thread.name.startswith(("components", "haystream-build")):
+            thread.join(SETTLE_SECONDS)
+    late = asyncio.all_tasks() - tasks - {asyncio.current_task()}
+    if late:  # calls and generators that are closing
+        _, late = await asyncio.wait(late, timeout=SETTLE_SECONDS)
+    assert not late
     if _threads() - threads:
         gc.collect()  # Haystack's in-memory store ends its thread when it is collected
     assert not _threads() - threads

@@ -41,6 +41,8 @@ async def test_the_local_model_streams_its_answer_as_it_is_generated() -> None:
         async for response in running.stub.Chat(chat_pb2.ChatRequest(query="Why is the sky blue?")):
             events.append(response.event)
             times.append(loop.time())
+            if kinds_of(events).count("text") == 3:
+                assert next(iter(running.runs)).ending is None  # the model is still at it
     texts = [when for when, event in zip(times, events, strict=True) if event.HasField("text")]
     assert len(texts) > 5
     assert len(set(texts)) == len(texts)

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.run.ending import DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
+from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
 from tests.calls import all_events, complaint_of, kinds_of, text_of
 from tests.conftest import ROOT, Served, served
 
@@ -149,6 +149,24 @@ async def test_a_defect_ends_with_fixed_words_and_a_request_id(fake: Served, mon
     assert "sk-" not in complaint.message
 
 
+async def test_a_defect_in_the_middle_says_how_far_the_run_came(fake: Served, stage: Stage) -> None:
+    """The run's id and the request's, for whoever looks into the log."""
+
+    class Exploding:
+        def to_dict(self) -> dict[str, Any]:
+            raise RuntimeError("sk-secret")
+
+    stage.chunks, stage.meta = 2, {"extra": Exploding()}
+    stage.proceed.set()
+    complaint, events = await failure(fake)
+    assert (complaint.code, complaint.reason) == ("INTERNAL", "INTERNAL")
+    assert complaint.metadata["run_id"] == events[0].started.run_id
+    assert complaint.metadata["last_seq"] == str(events[-1].seq)
+    assert complaint.metadata["request_id"]
+    assert text_of(events) == "word word "
+    assert "sk-" not in complaint.message
+
+
 async def test_a_caller_who_cancels_stops_an_async_model_at_once(fake: Served, stage: Stage) -> None:
     """The component is cancelled while it waits, not at its next chunk."""
     call = fake.stub.Chat(ASK)
@@ -208,7 +226,7 @@ async def test_a_deadline_stops_the_model_and_says_so(stage: Stage, whose: str) 
     """The caller's deadline counts, and so does the longest time that the service gives."""
     settings: dict[str, Any] = {"max_run_seconds": 0.3} if whose == "service" else {}
     async with served(default_pipeline="fake", **settings) as running:
-        call = running.stub.Chat(ASK, timeout=0.3 if whose == "caller" else None)
+        call = running.stub.Chat(ASK, timeout=1.234 if whose == "caller" else None)  # the header rounds it up
         await stage.waiting.wait()
         run = only_run(running)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -281,6 +299,59 @@ async def test_a_service_that_shuts_down_ends_what_does_not_finish(stage: Stage)
     assert stage.cancelled.is_set()
     assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("UNAVAILABLE", "DRAINING", 1)
     assert complaint.metadata["last_seq"] == str(events[-1].seq)
+
+
+async def test_a_finished_answer_that_is_still_being_read_is_not_cut_off(stage: Stage) -> None:
+    """The drain waits for readers as it waits for models."""
+    stage.chunks, stage.text = 16_000, "x" * 1000  # more than HTTP/2's window, less than the queue
+    stage.proceed.set()
+    stack = AsyncExitStack()
+    running = await stack.enter_async_context(served(default_pipeline="fake", drain_seconds=20, queue_bytes=40_000_000))
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        reader = aiter(chat_pb2_grpc.ChatServiceStub(channel).Chat(ASK))
+        events = [(await anext(reader)).event]
+        run = only_run(running)
+        await stage.waiting.wait()
+        closing = asyncio.create_task(stack.aclose())
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == f"run {run.id}"))
+        assert run.ending == Completed()
+        assert not closing.done()
+        events += [response.event async for response in reader]
+        await closing
+    assert len(text_of(events)) == 16_000_000
+    assert kinds_of(events)[-1] == "finished"
+
+
+async def test_a_reader_that_takes_nothing_does_not_hold_up_the_end(stage: Stage) -> None:
+    """After the drain it is dismissed, and the service goes."""
+    stage.chunks, stage.text = 20_000, "x" * 1000
+    async with served(default_pipeline="fake", drain_seconds=0.1) as running:
+        reader = aiter(running.stub.Chat(ASK))
+        await anext(reader)
+        async with asyncio.timeout(10):
+            await running.runs.drain(grace_seconds=0.1)
+        assert len(running.runs) == 0
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in reader:
+                pass
+    complaint = complaint_of(caught.value)
+    assert (complaint.code, complaint.reason) == ("UNAVAILABLE", "DRAINING")
+
+
+async def test_an_answer_that_is_still_being_read_counts_as_a_run(stage: Stage) -> None:
+    """Its memory is not free yet, however soon the model was done."""
+    stage.chunks, stage.text = 16_000, "x" * 1000
+    stage.proceed.set()
+    async with served(default_pipeline="fake", max_runs=1, queue_bytes=40_000_000) as running:
+        reader = aiter(running.stub.Chat(ASK))
+        await anext(reader)
+        await stage.waiting.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(ASK))
+        assert complaint_of(caught.value).reason == "TOO_MANY_RUNS"
+        async for _ in reader:
+            pass
+        assert kinds_of(await all_events(running.stub.Chat(ASK)))[-1] == "finished"
 
 
 async def test_one_run_too_many_is_refused_and_waiting_helps(stage: Stage) -> None:

@@ -11,6 +11,7 @@ import httpx_sse
 import pytest
 
 from haystream.v1 import chat_pb2
+from haystream_gateway.frames import event_frame
 from haystream_gateway.streams import Streams
 from haystream_service.run.ending import Disconnected
 from tests.conftest import SHIPPED, Browser, Served, browsed, served
@@ -65,6 +66,8 @@ async def test_the_local_model_streams_through_the_gateway() -> None:
         async for frame in source.aiter_sse():
             frames.append(frame)
             times.append(loop.time())
+            if sum(frame.event == "data" for frame in frames) == 3:
+                assert next(iter(running.runs)).ending is None  # the model is still at it
     texts = [when for when, frame in zip(times, frames, strict=True) if frame.event == "data"]
     assert len(texts) > 5
     assert texts[0] < texts[-1] < times[-1]
@@ -115,6 +118,41 @@ async def test_an_event_source_that_comes_back_starts_no_second_run(page: Browse
     response = await page.http.get("/chat", params={"query": "q"}, headers={"Last-Event-ID": "r:3"})
     assert (response.status_code, response.content) == (204, b"")
     assert stage.received == []
+
+
+async def test_a_page_of_another_site_starts_no_run(page: Browser, stage: Stage) -> None:
+    """Browsers say where a request comes from; the address of an image would be enough otherwise."""
+    answer = await page.http.get("/chat", params={"query": "q"}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, answer.json()["reason"]) == (403, "CROSS_SITE")
+    assert stage.received == []
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "data"),
+    [
+        (
+            chat_pb2.Event(seq=2, reasoning=chat_pb2.ReasoningDelta(component="llm", delta="Hm")),
+            "reasoning",
+            {"component": "llm", "index": 0, "delta": "Hm"},
+        ),
+        (
+            chat_pb2.Event(seq=2, tool_call=chat_pb2.ToolCallDelta(component="llm", id="c", name="search")),
+            "tool_call",
+            {"component": "llm", "index": 0, "id": "c", "name": "search", "arguments_delta": ""},
+        ),
+        (
+            chat_pb2.Event(seq=2, tool_result=chat_pb2.ToolResult(component="llm", id="c", name="search", result="3")),
+            "tool_result",
+            {"component": "llm", "id": "c", "name": "search", "result": "3", "is_error": False},
+        ),
+        (chat_pb2.Event(seq=9, gap=chat_pb2.Gap(from_seq=2, to_seq=9)), "gap", {"from_seq": 2, "to_seq": 9}),
+    ],
+)
+def test_other_kinds_of_events_are_frames_of_their_name(event: chat_pb2.Event, name: str, data: dict[str, Any]) -> None:
+    """With all of their fields, zeros included."""
+    lines = event_frame("r", event).decode().split("\n")
+    assert lines[:2] == [f"id: r:{event.seq}", f"event: {name}"]
+    assert json.loads(lines[2].removeprefix("data: ")) == data
 
 
 async def test_messages_and_settings_reach_the_pipeline(page: Browser, stage: Stage) -> None:
@@ -287,6 +325,8 @@ async def test_pipelines_are_listed_and_described(page: Browser) -> None:
         (b'{"query": "q", "inputs": {"llm": {"streaming_callback": 1}}}', 422, "inputs.llm.streaming_callback"),
         (b'{"query": "q", "streaming_components": ["nobody"]}', 422, "streaming_components[0]"),
         (b'{"query": "q", "run_id": "a b"}', 422, "run_id"),
+        (b'{"query": "q", "generation_kwargs": {"seed": ' + b"9" * 400 + b"}}", 422, "generation_kwargs"),
+        (b'{"query": "q", "inputs": {"llm": {"top_k": ' + b"[" * 90 + b"]" * 90 + b"}}}", 422, "inputs"),
         (b'{"query": "q", "pipeline": "nobody"}', 404, "pipeline"),
         (b'{"query": "' + b"x" * (4 * MIB + 100) + b'"}', 422, "query"),
         (b'{"query": "' + b"x" * (6 * MIB) + b'"}', 413, "body"),

@@ -54,11 +54,13 @@ async def test_a_wrong_file_is_named_with_its_reason_and_takes_no_other_down(sta
             await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q", pipeline="broken")))
     assert {name: pipeline.ready for name, pipeline in pipelines.items()} == {
         "broken": False,
+        "exiting": False,
         "fake": True,
         "nothing": False,
         "wrong": False,
     }
     assert pipelines["broken"].error == "its file raised ValueError; the service's log has the details"
+    assert "sys.exit" in pipelines["exiting"].error
     assert "def build" in pipelines["nothing"].error
     assert "haystack.Pipeline" in pipelines["wrong"].error
     complaint = complaint_of(caught.value)
@@ -74,7 +76,7 @@ async def test_without_the_local_model_the_service_says_what_to_install_and_serv
     async with served(SHIPPED) as running:
         pipelines = await listed(running)
     assert [name for name, pipeline in pipelines.items() if pipeline.ready] == ["echo", "openai"]
-    assert "pip install 'haystream[local]'" in pipelines["local"].error
+    assert "pip install xllamacpp" in pipelines["local"].error
     assert "\n" not in pipelines["local"].error
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Failed, ReaderTooSlow
+from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Drained, Failed, ReaderTooSlow
 from haystream_service.run.events import Entry, Event, Finished, FinishReason, Gap, Reasoning, Started, Text, size_bytes
 from haystream_service.run.joining import JOINED_LIMIT_BYTES, joined
 from haystream_service.run.log import RunLog
@@ -22,6 +22,10 @@ WORD = Text("llm", 0, "word")
 ROOMY = 1_000_000
 FOR_TWO = 2 * size_bytes(WORD)
 BUDGET = Budget(seconds=60, queue_bytes=ROOMY, replay_bytes=ROOMY)
+
+
+def nobody(_: Run) -> None:
+    """Take no notice that a run is over."""
 
 
 class Wakes:
@@ -187,7 +191,7 @@ def test_a_joined_event_stays_within_what_a_client_takes_in_one_message() -> Non
     assert max(entry.size_bytes for entry in result) < JOINED_LIMIT_BYTES + 2000
 
 
-@given(st.lists(st.integers(1, 40), min_size=1), st.integers(0, 60))
+@given(st.lists(st.integers(10, 40), min_size=1), st.integers(0, 30))
 def test_the_log_returns_all_that_follows_or_names_what_is_missing(sizes: list[int], after_seq: int) -> None:
     """Within its budget, whatever the sizes and wherever the reader is."""
     log = RunLog(100)
@@ -244,7 +248,7 @@ async def test_a_run_delivers_everything_before_its_ending() -> None:
         await asyncio.to_thread(sink.put_from_thread, WORD)
         return Finished(FinishReason.STOP)
 
-    run, collector = Run("r", "p", BUDGET), Collector()
+    run, collector = Run("r", "p", BUDGET, nobody), Collector()
     task = run.start(work)
     assert await writer_of(run, collector).follow() == Completed()
     await task
@@ -263,7 +267,7 @@ async def test_a_failure_comes_after_what_was_said_before_it() -> None:
         await sink.put(WORD)
         raise error
 
-    run, collector = Run("r", "p", BUDGET), Collector()
+    run, collector = Run("r", "p", BUDGET, nobody), Collector()
     task = run.start(work)
     assert await writer_of(run, collector).follow() == Failed(error)
     await task
@@ -276,7 +280,7 @@ async def test_the_first_ending_stays() -> None:
     async def work(_: Sink) -> Finished:
         return Finished(FinishReason.STOP)
 
-    run = Run("r", "p", BUDGET)
+    run = Run("r", "p", BUDGET, nobody)
     await run.start(work)
     run.stop(Disconnected())
     assert run.ending == Completed()
@@ -293,7 +297,7 @@ async def test_a_run_over_its_time_is_stopped() -> None:
             cancelled.set()
         raise AssertionError
 
-    run, collector = Run("r", "p", Budget(0.01, ROOMY, ROOMY)), Collector()
+    run, collector = Run("r", "p", Budget(0.01, ROOMY, ROOMY), nobody), Collector()
     task = run.start(work)
     assert await writer_of(run, collector).follow() == DeadlineExceeded()
     await task
@@ -306,7 +310,7 @@ async def test_a_component_that_cancels_itself_ends_its_run() -> None:
     async def work(_: Sink) -> Finished:
         raise asyncio.CancelledError
 
-    run, collector = Run("r", "p", BUDGET), Collector()
+    run, collector = Run("r", "p", BUDGET, nobody), Collector()
     task = run.start(work)
     ending = await writer_of(run, collector).follow()
     assert isinstance(ending, Failed)
@@ -321,12 +325,32 @@ async def test_a_reader_that_takes_nothing_is_given_up() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    run = Run("r", "p", BUDGET)
+    run = Run("r", "p", BUDGET, nobody)
     task = run.start(work)
     assert await writer_of(run, Collector(takes=False), slow_reader_seconds=0.01).follow() == ReaderTooSlow()
     run.stop(ReaderTooSlow())
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_run_is_over_when_its_work_is_done_and_nobody_reads_it() -> None:
+    """Until then it takes memory, and counts."""
+    over: list[Run] = []
+
+    async def work(_: Sink) -> Finished:
+        return Finished(FinishReason.STOP)
+
+    run, collector = Run("r", "p", BUDGET, over.append), Collector(takes=False)
+    writer = writer_of(run, collector)
+    task = run.start(work)
+    reading = asyncio.create_task(writer.follow())
+    await task
+    await asyncio.sleep(0)
+    assert run.ending == Completed()
+    assert over == []
+    run.dismiss_followers(Drained())
+    assert await reading == Drained()
+    assert over == [run]
 
 
 async def test_a_second_reader_gets_what_the_first_had_and_then_the_same() -> None:
@@ -339,7 +363,7 @@ async def test_a_second_reader_gets_what_the_first_had_and_then_the_same() -> No
         await sink.put(Text("llm", 1, "more"))
         return Finished(FinishReason.STOP)
 
-    run, first, second = Run("r", "p", BUDGET), Collector(), Collector()
+    run, first, second = Run("r", "p", BUDGET, nobody), Collector(), Collector()
     task = run.start(work)
     reading = asyncio.create_task(writer_of(run, first).follow())
     await first.has(2)

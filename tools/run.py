@@ -21,15 +21,17 @@ from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service import local_model
 from haystream_service.settings import Settings as ServiceSettings
+from haystream_service.settings import complaint_about
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60
-DRAIN_SECONDS = "3"  # unless set otherwise: someone at a terminal does not want to wait
+DRAIN_SECONDS = "2"  # unless set otherwise: someone at a terminal does not want to wait
 STOP_SECONDS = 4.5
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+NO_PROXY = [("grpc.enable_http_proxy", 0)]  # gRPC would go through one even to this machine
 QUESTION = '{"query": "Why is the sky blue?"}'
 
 
@@ -46,8 +48,7 @@ def main() -> NoReturn:
         with own_foreground():
             asyncio.run(run(service, gateway))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        refuse(f"HAYSTREAM_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']} (it is {first['input']!r})")
+        refuse(complaint_about(error))
     except CannotRun as error:
         refuse(str(error))
     with suppress(OSError):  # the terminal may be gone
@@ -108,7 +109,7 @@ def stop_on_signals() -> asyncio.Event:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    if sys.stdin.isatty():
+    if has_terminal():
         # A shell passes the hang-up on to `make`'s group, which this process has left. The terminal tells it too.
         loop.add_reader(sys.stdin.fileno(), stop_at_end_of_input, stop)
     return stop
@@ -172,7 +173,9 @@ async def wait_until_ready(service: ServiceSettings, gateway: GatewaySettings) -
 
 async def wait_for_service(address: str) -> None:
     """Wait until the service's health says that it serves."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
+    async with grpc.aio.insecure_channel(
+        address, options=[*NO_PROXY, ("grpc.max_reconnect_backoff_ms", 200)]
+    ) as channel:
         request = health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
         watch = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True)
         async for response in watch:
@@ -196,7 +199,7 @@ async def wait_for_gateway(address: str) -> None:
 
 async def announce(service: ServiceSettings, gateway: GatewaySettings) -> None:
     """Say where everything is, and how to call it."""
-    async with grpc.aio.insecure_channel(service.listen) as channel:
+    async with grpc.aio.insecure_channel(service.listen, options=NO_PROXY) as channel:
         listed = await chat_pb2_grpc.ChatServiceStub(channel).ListPipelines(chat_pb2.ListPipelinesRequest())
     names = [
         f"{pipeline.name} (default)" if pipeline.name == listed.default_pipeline else pipeline.name
@@ -239,10 +242,15 @@ async def stop_all(processes: dict[str, asyncio.subprocess.Process]) -> None:
         await asyncio.gather(*(process.wait() for process in processes.values()))
 
 
+def has_terminal() -> bool:
+    """Tell whether what is typed comes to this process; in the background it would be stopped for reading it."""
+    return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+
+
 @contextmanager
 def own_foreground() -> Generator[None]:
     """On a terminal, take Ctrl-C for this process alone: `make` would die of it, and say 130 for an orderly end."""
-    if not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+    if not has_terminal():
         yield
         return
     terminal, before = sys.stdin.fileno(), os.getpgrp()

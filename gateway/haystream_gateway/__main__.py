@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from haystream_gateway.server import AddressInUse, serving
-from haystream_gateway.settings import Settings
+from haystream_gateway.settings import Settings, complaint_about
 
 log = logging.getLogger("haystream.gateway")
 
@@ -23,7 +23,7 @@ def main() -> NoReturn:
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
-        _refuse(_first_complaint(error))
+        _refuse(complaint_about(error))
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s [%(levelname)s] %(message)s", stream=sys.stderr
     )
@@ -56,12 +56,6 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     return stop
-
-
-def _first_complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    name = "_".join(str(part) for part in first["loc"]).upper()
-    return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"
 
 
 def _refuse(complaint: str) -> NoReturn:

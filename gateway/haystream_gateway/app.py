@@ -11,11 +11,11 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from google.protobuf.json_format import MessageToDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from haystream.v1 import chat_pb2
-from haystream_gateway.frames import plain
+from haystream_gateway.frames import json_of, plain
 from haystream_gateway.problems import Code, Problem, Rejection, invalid, problem_of
 from haystream_gateway.requests import ChatBody, chat_body
 from haystream_gateway.streams import EventStream
@@ -24,7 +24,6 @@ from haystream_gateway.upstream import UNARY_SECONDS, Upstream, connected
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from google.protobuf.message import Message
     from starlette.types import Scope
 
     from haystream_gateway.streams import Streams
@@ -42,6 +41,10 @@ HTTP_ERRORS = {
     404: (Code.NOT_FOUND, "NO_SUCH_ADDRESS", "there is nothing at this address"),
     405: (Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", "this address does not take this method"),
 }
+DEFECT = Problem(Code.INTERNAL, "INTERNAL", "the gateway has a defect here; its log has the details")
+CROSS_SITE = Problem(
+    Code.PERMISSION_DENIED, "CROSS_SITE", "a page of another site cannot start a run by an address alone"
+)
 NOT_READY = Problem(
     Code.UNAVAILABLE, "SERVICE_NOT_READY", "the service is loading its pipelines, or shutting down", retry_seconds=1.0
 )
@@ -83,6 +86,8 @@ def gateway_app(target: str, streams: Streams) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(grpc.aio.AioRpcError, _on_service_error)
+    app.add_exception_handler(ClientDisconnect, _on_departure)
+    app.add_exception_handler(Exception, _on_defect)
     app.add_api_route("/chat", post_chat, methods=["POST"], response_model=None, openapi_extra=CHAT_DOCUMENTATION)
     app.add_api_route("/chat", get_chat, methods=["GET"], response_model=None)
     app.add_api_route("/pipelines", list_pipelines, methods=["GET"])
@@ -119,18 +124,20 @@ async def get_chat(request: Request, query: Annotated[str, Query(min_length=1)],
     """
     if "last-event-id" in request.headers:
         return Response(status_code=204)
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise Rejection(CROSS_SITE)  # an image's address on any page would be enough, and the run is billed
     return await _stream(request, chat_pb2.ChatRequest(query=query, pipeline=pipeline))
 
 
 async def list_pipelines(upstream: Annotated[Upstream, Depends(upstream_of)]) -> dict[str, Any]:
     """Return all pipelines, those that failed to load included."""
-    return _json(await upstream.chat.ListPipelines(chat_pb2.ListPipelinesRequest(), timeout=UNARY_SECONDS))
+    return json_of(await upstream.chat.ListPipelines(chat_pb2.ListPipelinesRequest(), timeout=UNARY_SECONDS))
 
 
 async def get_pipeline(name: str, upstream: Annotated[Upstream, Depends(upstream_of)]) -> dict[str, Any]:
     """Return one pipeline: its inputs, its outputs and how it streams."""
     response = await upstream.chat.GetPipeline(chat_pb2.GetPipelineRequest(name=name), timeout=UNARY_SECONDS)
-    return {**_json(response), "inputs_schema": plain(response.inputs_schema)}
+    return {**json_of(response), "inputs_schema": plain(response.inputs_schema)}
 
 
 async def live() -> dict[str, str]:
@@ -149,10 +156,6 @@ async def _stream(request: Request, message: chat_pb2.ChatRequest) -> EventStrea
     return await streams_of(request).response(upstream_of(request).chat.Chat(message))
 
 
-def _json(message: Message) -> dict[str, Any]:
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
 # Starlette hands these any exception; each is registered for the one that it asserts.
 
 
@@ -169,6 +172,14 @@ async def _on_service_error(_: Request, error: Exception) -> Response:
 async def _on_invalid_parameter(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     return invalid(*((str(item["loc"][-1]), item["msg"]) for item in error.errors())).problem.response()
+
+
+async def _on_departure(*_: object) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+async def _on_defect(*_: object) -> Response:
+    return DEFECT.response()  # the server logs the traceback
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from haystream.v1 import chat_pb2
 from haystream_gateway.sse import KEEP_ALIVE, frame
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
 
     from haystream_gateway.problems import Problem
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _REASON_PREFIX = "FINISH_REASON_"
 
 
-def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:
+def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:  # noqa: PLR0911 - one return per kind  # noqa: PLR0911 - one return per kind
     """Return an event as a frame; a heartbeat as a comment."""
     kind = event.WhichOneof("kind")
     event_id = f"{run_id}:{event.seq}"
@@ -32,9 +33,10 @@ def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:
             return KEEP_ALIVE
         case None:
             return b""  # a kind that is newer than this gateway
+        case "gap":
+            return frame("gap", {"from_seq": event.gap.from_seq, "to_seq": event.gap.to_seq}, event_id)
         case _:
-            data = MessageToDict(getattr(event, kind), preserving_proto_field_name=True)
-            return frame(kind, data, event_id)
+            return frame(kind, json_of(getattr(event, kind)), event_id)
 
 
 def error_frame(problem: Problem) -> bytes:
@@ -59,6 +61,11 @@ def _end(finished: chat_pb2.Finished) -> dict[str, Any]:
         "outputs": plain(finished.outputs),
         "omitted_outputs": list(finished.omitted_outputs),
     }
+
+
+def json_of(message: Message) -> dict[str, Any]:
+    """Return a message as JSON values with the contract's names; zeros and empty texts included."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
 def plain(struct: Struct) -> dict[str, Any]:

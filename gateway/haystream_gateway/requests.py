@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from google.protobuf.duration_pb2 import Duration
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -11,10 +11,13 @@ from haystream.v1 import chat_pb2
 from haystream_gateway.problems import Code, Problem, Rejection, invalid
 
 if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import Struct
     from starlette.requests import Request
 
 # What the service takes in one message, and a little for JSON's quotes.
 MAX_BODY_BYTES = 5 * 1024 * 1024
+
+MAX_DEPTH = 20  # each level takes up to three of the hundred that protobuf reads
 
 _ROLES = {
     "system": chat_pb2.ROLE_SYSTEM,
@@ -68,13 +71,33 @@ class ChatBody(BaseModel):
             )
         if self.messages is not None:
             request.conversation.SetInParent()
-        request.inputs.update(self.inputs)
-        request.generation_kwargs.update(self.generation_kwargs)
+        _fill(request.inputs, "inputs", self.inputs)
+        _fill(request.generation_kwargs, "generation_kwargs", self.generation_kwargs)
         if self.disconnect_grace_seconds is not None:
             grace = Duration()
             grace.FromMilliseconds(round(self.disconnect_grace_seconds * 1000))
             request.disconnect_grace.CopyFrom(grace)
         return request
+
+
+def _fill(struct: Struct, field: str, values: dict[str, Any]) -> None:
+    """Fill a Struct. Raises Rejection for what its numbers cannot hold, or its messages cannot nest."""
+    try:
+        if _depth(values) > MAX_DEPTH:
+            raise invalid((field, f"expected at most {MAX_DEPTH} levels of objects and lists"))
+        struct.update(values)
+    except OverflowError:
+        raise invalid((field, "expected numbers that a double can hold")) from None
+
+
+def _depth(value: Any) -> int:
+    match value:
+        case dict():
+            return 1 + max(map(_depth, cast("dict[str, Any]", value).values()), default=0)
+        case list():
+            return 1 + max(map(_depth, cast("list[Any]", value)), default=0)
+        case _:
+            return 0
 
 
 async def chat_body(request: Request) -> ChatBody:

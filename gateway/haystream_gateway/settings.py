@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -36,3 +36,10 @@ class Settings(BaseSettings):
     )
     target: str = Field(default="127.0.0.1:50051", min_length=1, description="gRPC address of the service")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")
+
+
+def complaint_about(error: ValidationError) -> str:
+    """Return one line that names the first setting which makes no sense."""
+    first = error.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"

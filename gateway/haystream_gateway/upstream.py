@@ -18,6 +18,7 @@ SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 UNARY_SECONDS = 5.0
 
 OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # gRPC would ask http_proxy even for the loopback
     # gRPC measures the line and opens its window to megabytes, which a slow browser would leave in this process.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),

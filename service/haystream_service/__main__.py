@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from haystream_service.logs import set_up_logging
-from haystream_service.settings import Settings
+from haystream_service.settings import Settings, complaint_about
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
-THREADS = "haystream-sync"
+THREADS = "haystream-"
 IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 NOT_OFFERED = ("HAYSTREAM_TLS_", "HAYSTREAM_TOKENS_FILE", "HAYSTREAM_JWT_")
@@ -36,7 +36,7 @@ def main() -> NoReturn:
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
-        _refuse(_first_complaint(error))
+        _refuse(complaint_about(error))
     log = set_up_logging(settings.log_format, settings.log_level)
     complaint = asyncio.run(_serve(settings, log))
     if complaint:
@@ -52,7 +52,7 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     loop = asyncio.get_running_loop()
     stop = _stop_on_signals(loop)
     # Haystack runs what cannot run on the loop in the loop's default executor.
-    threads = ThreadPoolExecutor(settings.max_sync_runs, thread_name_prefix=THREADS)
+    threads = ThreadPoolExecutor(settings.max_sync_runs, thread_name_prefix=f"{THREADS}sync")
     loop.set_default_executor(threads)
     try:
         async with serving(settings, log) as service:
@@ -98,12 +98,6 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     return stop
-
-
-def _first_complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    name = "_".join(str(part) for part in first["loc"]).upper()
-    return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"
 
 
 def _refuse(complaint: str) -> NoReturn:

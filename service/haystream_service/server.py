@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
 GOODBYE_SECONDS = 0.5
+
+BUILDERS = 4  # pipelines that are built at once, for callers with a key of their own
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # otherwise a second service would share the port without a word
@@ -66,7 +69,8 @@ class Service:
 @asynccontextmanager
 async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[Service]:
     """Serve until the block is left, then drain. Raises AddressInUse, or PipelineFileError for the folder itself."""
-    registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, log)
+    builders = ThreadPoolExecutor(BUILDERS, thread_name_prefix="haystream-build")
+    registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, log, builders)
     registry.find()
     runs = Runs(settings.max_runs)
     watch = health.aio.HealthServicer()
@@ -89,6 +93,7 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
         await server.stop(GOODBYE_SECONDS)
         await asyncio.gather(loading, return_exceptions=True)
         await registry.close()
+        builders.shutdown(wait=False, cancel_futures=True)
 
 
 async def _load(registry: PipelineRegistry, watch: health.aio.HealthServicer, loaded: asyncio.Event) -> None:

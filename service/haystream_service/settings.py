@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -50,3 +50,10 @@ class Settings(BaseSettings):
     drain_seconds: PositiveFloat = Field(default=30, description="time that running runs get to finish on shutdown")
     log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")
+
+
+def complaint_about(error: ValidationError) -> str:
+    """Return one line that names the first setting which makes no sense."""
+    first = error.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"

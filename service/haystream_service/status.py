@@ -23,8 +23,8 @@ RETRY_SECONDS = 1.0
 DETAILS_KEY = "grpc-status-details-bin"
 
 # Details of over about 4 KB endanger the 16 KB that all metadata of a call share; then all of them are lost.
-MAX_VIOLATIONS = 8
-MAX_TEXT = 400
+MAX_VIOLATIONS = 6
+MAX_TEXT_BYTES = 240
 
 Code = grpc.StatusCode
 
@@ -143,4 +143,5 @@ def _packed(detail: Message) -> any_pb2.Any:
 
 
 def _clipped(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    encoded = text.encode()
+    return text if len(encoded) <= MAX_TEXT_BYTES else encoded[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "…"

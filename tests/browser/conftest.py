@@ -1,20 +1,19 @@
-"""A real Chromium. Where there is none these tests are left out, in so many words; in CI that is an error."""
+"""A real Chromium. Where there is none these tests are left out, as the head of the report says."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.async_api import async_playwright
+
+from tests.conftest import CHROMIUM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from playwright.async_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,13 +25,6 @@ ARGUMENTS = [
 ]
 
 collect_ignore_glob = [] if CHROMIUM else ["test_*.py"]
-
-
-def pytest_report_header() -> str:
-    """Say in the report whether the browser's tests are in it."""
-    if CHROMIUM is None and os.environ.get("CI"):
-        raise pytest.UsageError("Chromium is missing, and the browser's tests must run here")
-    return f"browser: {CHROMIUM or 'none, so tests/browser is left out; `apt-get install chromium` brings it in'}"
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from playwright.async_api import Page
+    from playwright.async_api import Page, Route
 
     from tests.fakes import Stage
 
@@ -45,11 +46,10 @@ async def test_an_answer_grows_before_the_end_and_can_be_stopped(page: Page) -> 
         await page.wait_for_function(LONGER_THAN, arg=0)
         early = await answer_of(page)
         run = next(iter(running.runs))
-        await page.wait_for_function(LONGER_THAN, arg=len(early) + 20)
+        await page.wait_for_function(LONGER_THAN, arg=len(early))
         later = await answer_of(page)
         assert await page.get_attribute("#answer", "aria-busy") == "true"
         assert later.startswith(early.rstrip())
-        assert "tokens/s" in await page.inner_text("#speed") or len(later) < 60
         await page.click("#stop")
         async with asyncio.timeout(5):
             await running.runs.drain(grace_seconds=5)
@@ -61,11 +61,12 @@ async def test_an_answer_grows_before_the_end_and_can_be_stopped(page: Page) -> 
 async def test_an_answer_comes_to_its_end_with_the_providers_own_count(page: Page) -> None:
     """Enter asks, and the figures of the end replace the estimates."""
     async with opened(page, SHIPPED, "local"):
-        await page.fill("#query", "What is two plus two?")
+        await page.fill("#query", "Why is the sky blue?")
         await page.press("#query", "Enter")
-        await expect(page.locator("#ending")).to_have_text("stop", timeout=30_000)
+        await expect(page.locator("#ending")).to_have_text(re.compile("stop|length"), timeout=60_000)
         assert await answer_of(page) != ""
         assert (await page.inner_text("#tokens")).isdecimal()
+        assert re.fullmatch(r"\d+ tokens/s", await page.inner_text("#speed"))
         assert (await page.inner_text("#first-word")).endswith(" ms")
 
 
@@ -78,6 +79,24 @@ async def test_a_pipeline_can_be_chosen_and_any_text_is_shown_as_text(page: Page
         await page.click("#send")
         await expect(page.locator("#ending")).to_have_text("stop", timeout=30_000)
         assert await answer_of(page) == "<b>bold</b> <img src=x onerror=alert(1)> 漢字 🙂"
+
+
+async def test_asking_before_the_pipelines_are_listed_works(page: Page) -> None:
+    """A page that is still waiting for the list asks the default one."""
+    proceed = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await proceed.wait()
+        await route.continue_()
+
+    async with served(SHIPPED, default_pipeline="echo") as running, browsed(running.address) as browser:
+        await page.route("**/pipelines", late)
+        await page.goto(browser.url)
+        await page.fill("#query", "early bird")
+        await page.click("#send")
+        await expect(page.locator("#answer")).to_have_text("early bird")
+        proceed.set()
+        await expect(page.locator("#state")).to_have_text("ready")
 
 
 async def test_an_error_is_said_in_words(page: Page, tmp_path: Path, stage: Stage) -> None:

@@ -24,8 +24,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
 });
 
-await listPipelines();
-
 async function listPipelines() {
   try {
     const response = await fetch("pipelines");
@@ -53,8 +51,8 @@ function describe() {
 
 async function ask(query, pipeline) {
   if (running) return;
-  running = new AbortController();
   const answer = new Answer(query);
+  running = new AbortController();
   busy(true);
   try {
     const response = await fetch("chat", {
@@ -135,3 +133,5 @@ class Answer {
     at("ending").textContent = word;
   }
 }
+
+listPipelines();

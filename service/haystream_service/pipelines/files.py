@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from haystack import Pipeline
 from haystream_service.errors import PipelineFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from haystack.utils import Secret
@@ -34,7 +35,8 @@ class PipelineFile:
             raise PipelineFileError("this is not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # dataclasses and pickles of the file look themselves up there
-        spec.loader.exec_module(module)
+        with _surviving_exits():
+            spec.loader.exec_module(module)
         build = getattr(module, "build", None)
         if not callable(build):
             raise PipelineFileError("the file has no function `build`: add `def build(api_key=None)`")
@@ -60,10 +62,20 @@ class Builder:
 
     def build(self, api_key: Secret | None = None) -> Pipeline:
         """Build a pipeline, cold. Raises PipelineFileError, or whatever the file's own code raises."""
-        pipeline = self.build_function(api_key) if api_key is not None else self.build_function()
+        with _surviving_exits():
+            pipeline = self.build_function(api_key) if api_key is not None else self.build_function()
         if not isinstance(pipeline, Pipeline):
             raise PipelineFileError(f"`build` returned a {type(pipeline).__name__}; return a haystack.Pipeline")
         return pipeline
+
+
+@contextmanager
+def _surviving_exits() -> Generator[None]:
+    """Keep a file that calls `sys.exit` from ending the service."""
+    try:
+        yield
+    except SystemExit:
+        raise PipelineFileError("the file calls `sys.exit`: raise an exception instead") from None
 
 
 def pipeline_files(folder: Path) -> list[PipelineFile]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from haystack.dataclasses import ChatMessage
+from haystack.dataclasses import ChatMessage, ChatRole
 
 from haystream_service.errors import InvalidRequest, Violation, named
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, MESSAGES, STREAMING_CALLBACK
@@ -85,12 +85,21 @@ def _wrong_values(shape: Shape, component: str, values: Mapping[str, Any]) -> It
 
 def _fill_question(data: Data, shape: Shape, call: Call) -> None:
     messages = _messages(call)
-    query = call.query or next((message.text for message in reversed(messages) if message.text), "")
     for socket in shape.question:
         if socket.name == MESSAGES:
-            data[socket.component][socket.name] = messages or [ChatMessage.from_user(query)]
+            value: Any = messages or [ChatMessage.from_user(call.query)]
         else:
-            data[socket.component][socket.name] = query
+            value = _newest_question(messages) if messages else call.query
+        data[socket.component][socket.name] = value
+
+
+def _newest_question(messages: list[ChatMessage]) -> str:
+    """Return what a pipeline that takes a question, not a conversation, is asked."""
+    newest = messages[-1]
+    if newest.role is not ChatRole.USER or not newest.text or newest.images:
+        cure = "this pipeline takes one question: the newest message has to be the user's, and plain text"
+        raise InvalidRequest(Violation("conversation.messages", cure))
+    return newest.text
 
 
 def _messages(call: Call) -> list[ChatMessage]:

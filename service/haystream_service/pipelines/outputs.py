@@ -11,6 +11,8 @@ from haystack.dataclasses import ChatMessage, Document
 from haystream_service.pipelines.chunks import encodable
 from haystream_service.run.events import Finished, FinishReason, Usage
 
+LARGEST_EXACT_INT = 2**53  # JSON's numbers are doubles to most readers, and a Struct's to all
+
 _REASONS = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -38,8 +40,10 @@ def finished(outputs: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, froz
 def json_safe(value: Any) -> Any:  # noqa: PLR0911 - one line per kind of value
     """Return a value as JSON can carry it, in Haystack's own dictionary form where it has one."""
     match value:
-        case None | bool() | int():
+        case None | bool():
             return value
+        case int():
+            return value if abs(value) <= LARGEST_EXACT_INT else str(value)
         case str():
             return encodable(value)
         case float():

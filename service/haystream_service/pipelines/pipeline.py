@@ -100,14 +100,15 @@ class PreparedCall:
 
 def prepare(shape: Shape, call: Call) -> PreparedCall:
     """Fit a call to a pipeline. Raises InvalidRequest."""
+    data = data_for(shape, call)
     chosen = call.streaming_components or list(shape.streaming_components)
     wanted: dict[str, frozenset[str] | None] = {
         component: frozenset(sockets) for component, sockets in shape.outputs.items()
     }
     wanted.update(dict.fromkeys(call.include_outputs_from))
     return PreparedCall(
-        data=data_for(shape, call),
-        streaming_components={name: shape.streaming_components[name] for name in chosen if name in shape.components},
+        data=data,
+        streaming_components={name: shape.streaming_components[name] for name in chosen},
         # Every generator's replies, wherever it stands: they tell the usage, and why the answer ends.
         include_outputs_from=frozenset(call.include_outputs_from) | frozenset(shape.streaming_components),
         wanted=wanted,

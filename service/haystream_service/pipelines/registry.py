@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from haystack.utils import Secret
 
@@ -21,7 +21,8 @@ from haystream_service.pipelines.files import pipeline_files
 from haystream_service.pipelines.pipeline import prepare, run_pipeline, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from haystack import Pipeline
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from haystream_service.run.events import Finished
     from haystream_service.run.run import Sink, Work
 
+T = TypeVar("T")
+
 PREFERRED_DEFAULT = "local"
+CLOSE_SECONDS = 2.0  # for a pipeline's components to close their connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class PipelineRegistry:
     folder: Path
     default: str
     log: FilteringBoundLogger
+    builders: ThreadPoolExecutor  # apart from the components' threads, which may all be taken
     slots: dict[str, Slot] = field(default_factory=dict[str, Slot])
 
     def find(self) -> None:
@@ -96,7 +101,7 @@ class PipelineRegistry:
         """Build and warm every pipeline, one after another. A file that is wrong does not take the others down."""
         for slot in self.slots.values():
             try:
-                slot.loaded = await _loaded(slot.file)
+                slot.loaded = await self._load(slot.file)
             except PipelineFileError as error:
                 slot.error = str(error)
                 self.log.warning("pipeline not served", pipeline=slot.file.name, reason=slot.error)
@@ -143,21 +148,23 @@ class PipelineRegistry:
         if not api_key:
             yield loaded.pipeline
             return
-        pipeline = await asyncio.to_thread(loaded.builder.build, Secret.from_token(api_key))
+        pipeline = await self._in_thread(loaded.builder.build, Secret.from_token(api_key))
         try:
             yield pipeline
         finally:
             await _close(pipeline, self.log)
 
+    async def _load(self, file: PipelineFile) -> LoadedPipeline:
+        builder = await self._in_thread(file.load)
+        pipeline = await self._in_thread(builder.build)
+        shape = shape_of(pipeline)
+        needs_api_key = builder.takes_api_key and _lacks_a_key(pipeline)
+        if not needs_api_key:
+            await pipeline.warm_up_async()
+        return LoadedPipeline(file.name, builder, pipeline, shape, needs_api_key)
 
-async def _loaded(file: PipelineFile) -> LoadedPipeline:
-    builder = await asyncio.to_thread(file.load)
-    pipeline = await asyncio.to_thread(builder.build)
-    shape = shape_of(pipeline)
-    needs_api_key = builder.takes_api_key and _lacks_a_key(pipeline)
-    if not needs_api_key:
-        await pipeline.warm_up_async()
-    return LoadedPipeline(file.name, builder, pipeline, shape, needs_api_key)
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.builders, function, *arguments)
 
 
 def _lacks_a_key(pipeline: Pipeline) -> bool:
@@ -180,6 +187,7 @@ def _is_there(secret: Secret) -> bool:
 async def _close(pipeline: Pipeline, log: FilteringBoundLogger) -> None:
     """Release a pipeline's connections and models. Only its own components can fail here, and then it is gone too."""
     try:
-        await pipeline.close_async()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await pipeline.close_async()
     except Exception as error:
         log.warning("a pipeline did not close cleanly", exc_info=error)

@@ -22,7 +22,7 @@ MESSAGES = "messages"
 QUESTION_NAMES = (("query", "question"), (MESSAGES, "prompt", "text"))
 
 _JSON_ATOMS = (str, int, float, bool, type(None))
-_JSON_CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Mapping)
+_JSON_CONTAINERS = (list, dict, Sequence, Mapping)
 
 
 @dataclass(frozen=True, slots=True)

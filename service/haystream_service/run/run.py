@@ -14,7 +14,7 @@ from haystream_service.run.log import RunLog
 from haystream_service.run.queue import CallbackQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry, Event, Finished
@@ -38,6 +38,16 @@ class Work(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Someone who reads a run."""
+
+    def wake(self) -> None:
+        """There is something new to read, the ending perhaps."""
+
+    def dismiss(self, ending: Ending) -> None:
+        """Nobody waits for this reader any longer; it is to stop with an ending of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What one run may use."""
@@ -51,17 +61,24 @@ class Run:
     """A pipeline at work, and whoever reads it.
 
     `ending` is None while the run goes on, and is set once. Readers see all entries before they see the ending.
+    A run is over, and `on_over` called, once its task is done and nobody reads it: until then it takes memory.
     """
 
-    def __init__(self, run_id: str, pipeline: str, budget: Budget) -> None:
+    def __init__(self, run_id: str, pipeline: str, budget: Budget, on_over: Callable[[Run], None]) -> None:
         self.id = run_id
         self.pipeline = pipeline
         self.ending: Ending | None = None
         self._budget = budget
-        self._queue = CallbackQueue(budget.queue_bytes, self._wake_readers)
+        self._queue = CallbackQueue(budget.queue_bytes, self._wake_followers)
         self._log = RunLog(budget.replay_bytes)
-        self._readers: set[asyncio.Event] = set()
+        self._on_over = on_over
+        self._followers: set[Follower] = set()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the run may take."""
+        return self._budget.seconds
 
     @property
     def last_seq(self) -> int:
@@ -69,8 +86,9 @@ class Run:
         return self._log.last_seq
 
     def start(self, work: Work) -> asyncio.Task[None]:
-        """Begin the work. The caller owns the task and awaits it."""
+        """Begin the work."""
         self._task = asyncio.create_task(self._drive(work), name=f"run {self.id}")
+        self._task.add_done_callback(self._on_task_done)
         return self._task
 
     def stop(self, ending: Ending) -> None:
@@ -87,14 +105,19 @@ class Run:
         return fresh
 
     @contextmanager
-    def reader(self) -> Generator[asyncio.Event]:
-        """Yield an event that is set whenever there is something new to read, the ending included."""
-        something_new = asyncio.Event()
-        self._readers.add(something_new)
+    def followed_by(self, follower: Follower) -> Generator[None]:
+        """Tell a reader of all that is new while the block lasts."""
+        self._followers.add(follower)
         try:
-            yield something_new
+            yield
         finally:
-            self._readers.discard(something_new)
+            self._followers.discard(follower)
+            self._check_over()
+
+    def dismiss_followers(self, ending: Ending) -> None:
+        """Have whoever still reads stop with an ending of their own."""
+        for follower in self._followers:
+            follower.dismiss(ending)
 
     async def _drive(self, work: Work) -> None:
         limit = asyncio.timeout(self._budget.seconds)
@@ -114,9 +137,18 @@ class Run:
             return False
         self.ending = ending
         self._queue.close()
-        self._wake_readers()
+        self._wake_followers()
         return True
 
-    def _wake_readers(self) -> None:
-        for something_new in self._readers:
-            something_new.set()
+    def _wake_followers(self) -> None:
+        for follower in self._followers:
+            follower.wake()
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # seen: the run's ending tells of it
+        self._check_over()
+
+    def _check_over(self) -> None:
+        if self._task is not None and self._task.done() and not self._followers:
+            self._on_over(self)

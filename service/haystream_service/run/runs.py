@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from haystream_service.run.run import Budget, Work
 
-# A component may take a moment to close its connections when it is cancelled; one that takes no notice is left behind.
-STOP_SECONDS = 2.0
+# What a component gets to close its connections when it is cancelled, and a reader to take what is still there.
+STOP_SECONDS = 1.0
 
 
 class Runs:
-    """Owns every run and its task. A run stays in `_runs` until its task is over; a thread it left may run on."""
+    """All runs that are not over: at work, or still being read."""
 
     def __init__(self, max_runs: int) -> None:
         self._max_runs = max_runs
@@ -35,34 +35,10 @@ class Runs:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[Run]:
-        return iter(self._runs.values())
+        return iter(list(self._runs.values()))
 
-    def start(self, run_id: str, pipeline: str, budget: Budget, work: Work) -> Run:
-        """Start a run; an empty id gets one made up. Raises ServiceDraining, TooManyRuns or RunExists."""
-        self._admit(run_id)
-        run = Run(run_id or secrets.token_hex(12), pipeline, budget)
-        task = run.start(work)
-        self._runs[run.id] = run
-        self._tasks.add(task)
-        self._idle.clear()
-        task.add_done_callback(lambda _: self._forget(run, task))
-        return run
-
-    async def drain(self, grace_seconds: float) -> None:
-        """Refuse new runs, wait for those that go on, and stop what is left after the grace."""
-        self._draining = True
-        if not await self._is_idle_within(grace_seconds):
-            for run in self:
-                run.stop(Drained())
-            await self._is_idle_within(STOP_SECONDS)
-
-    async def _is_idle_within(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        return self._idle.is_set()
-
-    def _admit(self, run_id: str) -> None:
+    def admit(self, run_id: str) -> None:
+        """Raise ServiceDraining, TooManyRuns or RunExists where a new run has no place."""
         if self._draining:
             raise ServiceDraining
         if run_id in self._runs:
@@ -70,10 +46,37 @@ class Runs:
         if len(self._runs) >= self._max_runs:
             raise TooManyRuns(self._max_runs)
 
-    def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
-        del self._runs[run.id]
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: the run's ending tells of it
-        if not self._tasks:
+    def start(self, run_id: str, pipeline: str, budget: Budget, work: Work) -> Run:
+        """Start a run; an empty id gets one made up. Raises as `admit`."""
+        self.admit(run_id)
+        run = Run(run_id or secrets.token_hex(12), pipeline, budget, self._forget)
+        self._runs[run.id] = run
+        self._idle.clear()
+        task = run.start(work)
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new runs, and wait for the others; after the grace, end first their work and then their readers."""
+        self._draining = True
+        if await self._is_idle_within(grace_seconds):
+            return
+        for run in self:
+            run.stop(Drained())
+        if await self._is_idle_within(STOP_SECONDS):
+            return
+        for run in self:
+            run.dismiss_followers(Drained())
+        await self._is_idle_within(STOP_SECONDS)
+
+    async def _is_idle_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        return self._idle.is_set()
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.id, None)
+        if not self._runs:
             self._idle.set()

@@ -37,35 +37,49 @@ class Writer:
         self._reader = reader
         self._heartbeat_seconds = heartbeat_seconds
         self._slow_reader_seconds = slow_reader_seconds
+        self._something_new = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None  # while a send waits
+        self._dismissal: Ending | None = None
         self.delivered_seq = 0
+
+    def wake(self) -> None:
+        """Look for something new to read."""
+        self._something_new.set()
+
+    def dismiss(self, ending: Ending) -> None:
+        """Stop, also where a send waits for the reader."""
+        self._dismissal = ending
+        self._something_new.set()
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def follow(self) -> Ending:
         """Write until the run has ended and the reader has all of it; return how it ended for this reader."""
+        pulse = Pulse(self._heartbeat_seconds, self.wake)
         try:
-            with self._run.reader() as something_new:
-                return await self._follow(something_new)
+            with self._run.followed_by(self):
+                return await self._follow(pulse)
         except TimeoutError:
-            return ReaderTooSlow()
-
-    async def _follow(self, something_new: asyncio.Event) -> Ending:
-        pulse = Pulse(self._heartbeat_seconds, something_new.set)
-        try:
-            while True:
-                something_new.clear()
-                ending = self._run.ending  # before the read: what comes between the two is read next time
-                entries = self._run.read(self.delivered_seq)
-                if entries:
-                    await self._send(entries)
-                    pulse.reset()
-                elif ending is not None:
-                    return ending
-                elif pulse.is_due():
-                    await self._within_patience(self._reader.beat(self.delivered_seq))
-                    pulse.reset()
-                else:
-                    await something_new.wait()
+            return self._dismissal or ReaderTooSlow()
         finally:
             pulse.stop()
+
+    async def _follow(self, pulse: Pulse) -> Ending:
+        while self._dismissal is None:
+            self._something_new.clear()
+            ending = self._run.ending  # before the read: what comes between the two is read next time
+            entries = self._run.read(self.delivered_seq)
+            if entries:
+                await self._send(entries)
+                pulse.reset()
+            elif ending is not None:
+                return ending
+            elif pulse.is_due():
+                await self._within_patience(self._reader.beat(self.delivered_seq))
+                pulse.reset()
+            else:
+                await self._something_new.wait()
+        return self._dismissal
 
     async def _send(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -73,8 +87,11 @@ class Writer:
             self.delivered_seq = entry.seq
 
     async def _within_patience(self, sending: Awaitable[None]) -> None:
-        async with asyncio.timeout(self._slow_reader_seconds):
-            await sending
+        try:
+            async with asyncio.timeout(self._slow_reader_seconds) as self._patience:
+                await sending
+        finally:
+            self._patience = None
 
 
 class Pulse:
@@ -102,4 +119,6 @@ class Pulse:
     def _fire(self) -> None:
         if self.is_due():
             self._on_silence()
-        self._timer = self._loop.call_at(max(self._due, self._loop.time() + self._seconds / 4), self._fire)
+            self._timer = self._loop.call_later(self._seconds, self._fire)
+        else:
+            self._timer = self._loop.call_at(self._due, self._fire)

@@ -1,0 +1,5 @@
+"""Ends the process, as a script would."""
+
+import sys
+
+sys.exit("MY_KEY is not set")
