@@ -54,7 +54,7 @@ class Streams:
         self._calls.add(call)
         try:
             first = await self._first(call)
-        except BaseException:
+        except BaseException:  # a cancellation included: nobody else knows the call
             self._release(call)
             raise
         return EventStream(self._frames(call, first), close=lambda: self._release(call))

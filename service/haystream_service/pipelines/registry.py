@@ -105,7 +105,7 @@ class PipelineRegistry:
             except PipelineFileError as error:
                 slot.error = str(error)
                 self.log.warning("pipeline not served", pipeline=slot.file.name, reason=slot.error)
-            except Exception as error:
+            except Exception as error:  # a file of the operator's may raise anything
                 slot.error = f"its file raised {type(error).__name__}; the service's log has the details"
                 self.log.warning("pipeline not served", pipeline=slot.file.name, exc_info=error)
             else:
@@ -189,5 +189,5 @@ async def _close(pipeline: Pipeline, log: FilteringBoundLogger) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             await pipeline.close_async()
-    except Exception as error:
+    except Exception as error:  # a component of the operator's may raise anything
         log.warning("a pipeline did not close cleanly", exc_info=error)

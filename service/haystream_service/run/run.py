@@ -126,7 +126,7 @@ class Run:
                 await self._queue.put(Started(self.id, self.pipeline))
                 await self._queue.put(await work(self._queue))
             self._end(Completed())
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, readers have to learn that the run is over
             self._end(DeadlineExceeded() if limit.expired() else Failed(error))
             if not isinstance(error, Exception):  # a cancellation, above all, is never swallowed
                 raise
