@@ -119,6 +119,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             slow_reader_seconds=limits.slow_reader_seconds,
         )
         ending: Ending = Disconnected()
+        request_id = _request_id(context)
         try:
             ending = await writer.follow()
         except asyncio.CancelledError:
@@ -131,23 +132,18 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             ending = Failed(error)
         finally:
             run.stop(ending)  # changes nothing where the run has ended by itself
-            self._report(run, ending, writer.delivered_seq)
-        await self._say_goodbye(run, ending, writer.delivered_seq, context)
-
-    async def _say_goodbye(self, run: Run, ending: Ending, last_seq: int, context: Context) -> None:
-        """Give the stream its status and its trailers."""
-        trailers = {"run_id": run.id, "last_seq": str(last_seq)}
+            self._report(run, ending, writer.delivered_seq, request_id)
+        trailers = {"run_id": run.id, "last_seq": str(writer.delivered_seq)}
         status = status_of_ending(ending)
         if status is DEFECT:
-            trailers["request_id"] = _request_id(context)
-            self._log.error("defect", run_id=run.id, request_id=trailers["request_id"])
+            trailers["request_id"] = request_id
         if status is not None:
             await _abort(context, status, trailers)
         context.set_trailing_metadata(_trailing_metadata(trailers))
 
-    def _report(self, run: Run, ending: Ending, delivered_seq: int) -> None:
+    def _report(self, run: Run, ending: Ending, last_seq: int, request_id: str) -> None:
         """Log how a run ended for its reader, with the whole story where a component failed."""
-        log = self._log.bind(run_id=run.id, pipeline=run.pipeline, last_seq=delivered_seq)
+        log = self._log.bind(run_id=run.id, request_id=request_id, pipeline=run.pipeline, last_seq=last_seq)
         if isinstance(ending, Failed):
             log.error("run failed", exc_info=ending.error)
         else:

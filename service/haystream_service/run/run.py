@@ -80,13 +80,8 @@ class Run:
         """How long the run may take."""
         return self._budget.seconds
 
-    @property
-    def last_seq(self) -> int:
-        """The number of the newest event that a reader has taken."""
-        return self._log.last_seq
-
     def start(self, work: Work) -> asyncio.Task[None]:
-        """Begin the work."""
+        """Begin the work; return its task, which the run itself holds."""
         self._task = asyncio.create_task(self._drive(work), name=f"run {self.id}")
         self._task.add_done_callback(self._on_task_done)
         return self._task

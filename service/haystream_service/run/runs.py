@@ -26,7 +26,6 @@ class Runs:
     def __init__(self, max_runs: int) -> None:
         self._max_runs = max_runs
         self._runs: dict[str, Run] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,9 +51,7 @@ class Runs:
         run = Run(run_id or secrets.token_hex(12), pipeline, budget, self._forget)
         self._runs[run.id] = run
         self._idle.clear()
-        task = run.start(work)
-        self._tasks.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self._tasks.discard)
+        run.start(work)
         return run
 
     async def drain(self, grace_seconds: float) -> None:
