@@ -28,7 +28,9 @@ class Complaint:
     trailers: dict[str, str] = field(default_factory=dict[str, str])
 
 
-async def all_events(call: grpc.aio.UnaryStreamCall[Any, chat_pb2.ChatResponse]) -> list[chat_pb2.Event]:
+async def all_events(
+    call: grpc.aio.UnaryStreamCall[Any, chat_pb2.ChatResponse] | grpc.aio.UnaryStreamCall[Any, chat_pb2.ResumeResponse],
+) -> list[chat_pb2.Event]:
     """Read a stream to its end."""
     return [response.event async for response in call]
 

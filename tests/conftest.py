@@ -120,7 +120,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def stage() -> fakes.Stage:
+async def stage() -> fakes.Stage:
     """What the fakes of this test share with it."""
     return fakes.new_stage()
 
@@ -130,7 +130,7 @@ async def fake(stage: fakes.Stage) -> AsyncIterator[Served]:
     """A service with the fakes of this test."""
     async with served(default_pipeline="fake") as running:
         yield running
-    stage.thread_proceed.set()
+    stage.proceed.set()  # whoever still waits in a thread
 
 
 @pytest.fixture

@@ -14,16 +14,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
+from haystream_service.run.ending import Cancelled, Completed, DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
 from tests.calls import all_events, complaint_of, kinds_of, text_of
 from tests.conftest import ROOT, Served, served
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from haystream_service.run.run import Run
     from tests.calls import Complaint
     from tests.fakes import Stage
 
 ASK = chat_pb2.ChatRequest(query="q")
+KINDS = ["fake", "threaded", "agent"]  # an async generator, a sync one, and an Agent in its second turn
 READER = """
 import sys, grpc
 from haystream.v1 import chat_pb2, chat_pb2_grpc
@@ -50,11 +53,25 @@ class APIConnectionError(Exception):
     """A lost connection by its name only."""
 
 
+@pytest.fixture(params=KINDS)
+async def speaker(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Served]:
+    """A service with a generator of each kind in turn."""
+    async with served(default_pipeline=request.param) as running:
+        yield running
+        stage.proceed.set()
+
+
 def only_run(running: Served) -> Run:
     """Return the one run that goes on."""
     runs = list(running.runs)
     assert len(runs) == 1
     return runs[0]
+
+
+async def gone(running: Served) -> None:
+    """Wait until no run goes on."""
+    async with asyncio.timeout(5):
+        await running.runs.until_idle()
 
 
 async def failure(running: Served, timeout_seconds: float | None = None) -> tuple[Complaint, list[chat_pb2.Event]]:
@@ -66,12 +83,13 @@ async def failure(running: Served, timeout_seconds: float | None = None) -> tupl
     return complaint_of(caught.value), events
 
 
-async def test_a_run_that_came_to_its_end_says_finished(fake: Served, stage: Stage) -> None:
+async def test_a_run_that_came_to_its_end_says_finished(speaker: Served, stage: Stage) -> None:
     """The last event is `finished`, and the status OK."""
     stage.chunks = 2
     stage.proceed.set()
-    call = fake.stub.Chat(ASK)
+    call = speaker.stub.Chat(ASK)
     events = await all_events(call)
+    assert text_of(events) == "word word "
     assert kinds_of(events)[0] == "started"
     assert kinds_of(events)[-1] == "finished"
     assert kinds_of(events).count("finished") == 1
@@ -90,12 +108,12 @@ async def test_a_run_that_came_to_its_end_says_finished(fake: Served, stage: Sta
     ],
 )
 async def test_finished_tells_why_the_answer_ends_there(
-    fake: Served, stage: Stage, said: str | None, reason: str
+    speaker: Served, stage: Stage, said: str | None, reason: str
 ) -> None:
     """An answer whose provider never said why it ended may be cut short, and does not look complete."""
-    stage.meta = {"finish_reason": said}
+    stage.chunks, stage.meta = 1, {"finish_reason": said}
     stage.proceed.set()
-    events = await all_events(fake.stub.Chat(ASK))
+    events = await all_events(speaker.stub.Chat(ASK))
     assert chat_pb2.FinishReason.Name(events[-1].finished.reason) == f"FINISH_REASON_{reason}"
 
 
@@ -116,18 +134,18 @@ async def test_finished_tells_why_the_answer_ends_there(
     ],
 )
 async def test_a_failed_component_ends_typed_and_without_its_words(
-    fake: Served, stage: Stage, error: Exception, code: str, reason: str, retry_seconds: float | None
+    speaker: Served, stage: Stage, error: Exception, code: str, reason: str, retry_seconds: float | None
 ) -> None:
     """What was streamed before arrives, then a status that says what to do; never the exception's text."""
     stage.chunks, stage.error = 3, error
     stage.proceed.set()
-    complaint, events = await failure(fake)
+    complaint, events = await failure(speaker)
     assert (complaint.code, complaint.reason, complaint.retry_seconds) == (code, reason, retry_seconds)
     assert text_of(events) == "word word word "
     assert complaint.metadata == {
         "run_id": events[0].started.run_id,
         "last_seq": str(events[-1].seq),
-        "component": "llm",
+        "component": "agent" if "tool_result" in kinds_of(events) else "llm",
     }
     assert complaint.trailers == {"x-run-id": events[0].started.run_id, "x-last-seq": str(events[-1].seq)}
     assert "sk-" not in complaint.message
@@ -167,87 +185,105 @@ async def test_a_defect_in_the_middle_says_how_far_the_run_came(fake: Served, st
     assert "sk-" not in complaint.message
 
 
-async def test_a_caller_who_cancels_stops_an_async_model_at_once(fake: Served, stage: Stage) -> None:
-    """The component is cancelled while it waits, not at its next chunk."""
-    call = fake.stub.Chat(ASK)
-    await stage.waiting.wait()
-    run = only_run(fake)
-    call.cancel()
+async def stopped(running: Served, stage: Stage) -> None:
+    """Wait until the model has stopped: an async one by itself, one in a thread at the next of the chunks it has."""
+    await gone(running)
+    in_thread = running.service.threads.orphans
+    assert stage.cancelled.is_set() == (not in_thread)
+    stage.more = 1000
+    stage.proceed.set()
     async with asyncio.timeout(5):
         await stage.cancelled.wait()
+    assert stage.said <= stage.chunks + in_thread
+
+
+async def test_a_caller_who_cancels_stops_the_model(speaker: Served, stage: Stage) -> None:
+    """An async one is cancelled while it waits, one in a thread at its next chunk; nobody can read the run."""
+    call = speaker.stub.Chat(ASK)
+    await stage.waiting.wait()
+    run = only_run(speaker)
+    call.cancel()
+    await stopped(speaker, stage)
     assert run.ending == Disconnected()
+    assert len(speaker.service.store) == 0
 
 
-async def test_a_caller_who_is_killed_stops_the_model(fake: Served, stage: Stage) -> None:
+async def test_a_caller_who_is_killed_stops_the_model(speaker: Served, stage: Stage) -> None:
     """A process that dies says no goodbye; its connection's end is enough."""
     stage.chunks = 1
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", READER, fake.address, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        sys.executable, "-c", READER, speaker.address, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"started\n"
     await stage.waiting.wait()
     process.send_signal(signal.SIGKILL)
-    async with asyncio.timeout(5):
-        await stage.cancelled.wait()
+    await stopped(speaker, stage)
     await process.wait()
 
 
-async def test_a_caller_who_leaves_in_the_middle_of_a_write_stops_the_model(stage: Stage) -> None:
-    """A write that waits for a reader who will never come back ends with it."""
+async def test_a_run_that_is_cancelled_by_name_tells_its_reader(speaker: Served, stage: Stage) -> None:
+    """Cancel comes from anywhere; cancelling again changes nothing, and what was said can still be read."""
+    stage.chunks = 2
+    reading = asyncio.create_task(failure(speaker))
+    await stage.waiting.wait()
+    run = only_run(speaker)
+    for _ in range(2):
+        await speaker.stub.Cancel(chat_pb2.CancelRequest(run_id=run.id))
+    complaint, events = await reading
+    assert run.ending == Cancelled()
+    assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("ABORTED", "RUN_CANCELLED", None)
+    assert text_of(events) == "word word "
+    await stopped(speaker, stage)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await all_events(speaker.stub.Resume(chat_pb2.ResumeRequest(run_id=run.id)))
+    assert complaint_of(caught.value).reason == "RUN_CANCELLED"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_caller_who_leaves_in_the_middle_of_a_write_stops_the_model(stage: Stage, kind: str) -> None:
+    """A write that waits for a reader who will never come back ends with it, and so does a callback that waits."""
     stage.chunks, stage.text = 100_000, "x" * 1000
-    async with served(default_pipeline="fake") as running:
+    async with served(default_pipeline=kind) as running:
         responses = running.stub.Chat(ASK)
         await anext(aiter(responses))
         run = only_run(running)
         responses.cancel()
+        await gone(running)
         async with asyncio.timeout(5):
-            await running.runs.drain(grace_seconds=5)
+            await stage.cancelled.wait()
     assert run.ending == Disconnected()
+    assert stage.said < stage.chunks
 
 
-async def test_a_caller_who_leaves_stops_a_model_in_a_thread_at_its_next_chunk(stage: Stage) -> None:
-    """A thread cannot be cancelled, but its callback can refuse to take any more."""
-    stage.chunks = 3
-    async with served(default_pipeline="threaded") as running:
-        responses = running.stub.Chat(ASK)
-        reader = aiter(responses)
-        text = ""
-        while text.count("word") < 3:
-            text += (await anext(reader)).event.text.delta
-        responses.cancel()
-        await running.runs.drain(grace_seconds=5)
-        stage.thread_proceed.set()
-        assert await asyncio.to_thread(stage.thread_stopped.wait, 5)
-
-
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("whose", ["caller", "service"])
-async def test_a_deadline_stops_the_model_and_says_so(stage: Stage, whose: str) -> None:
+async def test_a_deadline_stops_the_model_and_says_so(stage: Stage, kind: str, whose: str) -> None:
     """The caller's deadline counts, and so does the longest time that the service gives."""
     settings: dict[str, Any] = {"max_run_seconds": 0.3} if whose == "service" else {}
-    async with served(default_pipeline="fake", **settings) as running:
+    async with served(default_pipeline=kind, **settings) as running:
         call = running.stub.Chat(ASK, timeout=1.234 if whose == "caller" else None)  # the header rounds it up
         await stage.waiting.wait()
         run = only_run(running)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await all_events(call)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(5):
-            await stage.cancelled.wait()
+        await stopped(running, stage)
         if whose == "service":
             assert complaint_of(caught.value).reason == "DEADLINE_EXCEEDED"
     assert run.ending == DeadlineExceeded()
 
 
-async def test_a_reader_who_takes_nothing_is_let_go(stage: Stage) -> None:
-    """It finds out, when it reads again, what happened and how far it came."""
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_reader_who_takes_nothing_is_let_go(stage: Stage, kind: str) -> None:
+    """It finds out, when it reads again, what happened and how far it came, and can come back for what there was."""
     stage.chunks, stage.text = 20_000, "x" * 1000
-    async with served(default_pipeline="fake", slow_reader_seconds=0.3) as running:
+    async with served(default_pipeline=kind, slow_reader_seconds=0.3) as running:
         responses = running.stub.Chat(ASK)
         reader = aiter(responses)
         first = await anext(reader)
         run = only_run(running)
-        await running.runs.drain(grace_seconds=10)
+        await gone(running)
         assert run.ending == ReaderTooSlow()
         assert first.event.started.run_id == run.id
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -255,8 +291,11 @@ async def test_a_reader_who_takes_nothing_is_let_go(stage: Stage) -> None:
                 async for _ in reader:
                     pass
         complaint = complaint_of(caught.value)
+        last_seq = int(complaint.metadata["last_seq"])
+        assert await running.service.store.find(run.record.key) is not None
     assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("ABORTED", "SLOW_READER", 1)
-    assert int(complaint.metadata["last_seq"]) > 1
+    assert last_seq > 1
+    assert stage.cancelled.is_set()
 
 
 async def test_a_service_that_shuts_down_lets_runs_finish_and_takes_no_new_ones(stage: Stage) -> None:
@@ -285,18 +324,19 @@ async def test_a_service_that_shuts_down_lets_runs_finish_and_takes_no_new_ones(
             await closing
 
 
-async def test_a_service_that_shuts_down_ends_what_does_not_finish(stage: Stage) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_service_that_shuts_down_ends_what_does_not_finish(stage: Stage, kind: str) -> None:
     """After the drain the rest ends typed, with the place where it stopped."""
     stage.chunks = 2
     failed: asyncio.Task[tuple[Complaint, list[chat_pb2.Event]]]
-    async with served(default_pipeline="fake", drain_seconds=0.1) as running:
+    async with served(default_pipeline=kind, drain_seconds=0.1) as running:
         failed = asyncio.create_task(failure(running))
         await stage.waiting.wait()
         run = only_run(running)
         await running.runs.drain(grace_seconds=0.1)
         complaint, events = await failed
+        await stopped(running, stage)
     assert run.ending == Drained()
-    assert stage.cancelled.is_set()
     assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("UNAVAILABLE", "DRAINING", 1)
     assert complaint.metadata["last_seq"] == str(events[-1].seq)
 

@@ -292,9 +292,18 @@ async def test_readiness_is_that_of_the_service(page: Browser) -> None:
 async def test_pipelines_are_listed_and_described(page: Browser) -> None:
     """What a page needs in order to offer them."""
     listed = (await page.http.get("/pipelines")).json()
-    assert [pipeline["name"] for pipeline in listed["pipelines"]] == ["fake", "pair", "threaded"]
+    assert [pipeline["name"] for pipeline in listed["pipelines"]] == [
+        "agent",
+        "agent_threaded",
+        "contrary",
+        "failing_second",
+        "fake",
+        "finder",
+        "pair",
+        "threaded",
+    ]
     assert listed["default_pipeline"] == "fake"
-    assert listed["pipelines"][0] == {
+    assert listed["pipelines"][4] == {
         "name": "fake",
         "description": "What the test's stage says.",
         "ready": True,

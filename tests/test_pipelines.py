@@ -87,7 +87,7 @@ async def test_until_its_pipelines_are_warm_the_service_lives_and_is_not_ready(s
         health = health_pb2_grpc.HealthStub(running.channel)
         watcher = aiter(health.Watch(health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")))
         assert (await anext(watcher)).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert await asyncio.to_thread(stage.thread_waiting.wait, 30)
+        await stage.waiting.wait()
         alive = await health.Check(health_pb2.HealthCheckRequest())
         assert alive.status == health_pb2.HealthCheckResponse.SERVING
         assert not (await listed(running))["gated"].ready
@@ -95,7 +95,7 @@ async def test_until_its_pipelines_are_warm_the_service_lives_and_is_not_ready(s
             await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q")))
         complaint = complaint_of(caught.value)
         assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("UNAVAILABLE", "PIPELINE_LOADING", 1)
-        stage.thread_proceed.set()
+        stage.proceed.set()
         assert (await anext(watcher)).status == health_pb2.HealthCheckResponse.SERVING
         assert (await listed(running))["gated"].ready
 

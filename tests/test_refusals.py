@@ -145,43 +145,24 @@ async def test_no_default_means_that_a_pipeline_must_be_named() -> None:
     assert "threaded" in complaint.fields["pipeline"]
 
 
-async def test_a_run_id_that_is_under_way_is_not_started_twice(fake: Served, stage: Stage) -> None:
-    """A second run would be billed a second time."""
-    call = fake.stub.Chat(chat_pb2.ChatRequest(query="q", run_id="once"))
-    await stage.waiting.wait()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await all_events(fake.stub.Chat(chat_pb2.ChatRequest(query="q", run_id="once")))
-    complaint = complaint_of(caught.value)
-    assert (complaint.code, complaint.reason) == ("ALREADY_EXISTS", "RUN_EXISTS")
-    stage.proceed.set()
-    await all_events(call)
-    assert len(stage.received) == 1
-
-
 @pytest.mark.parametrize(
-    "request_",
+    ("on_disconnect", "grace", "cure"),
     [
-        chat_pb2.ChatRequest(query="q", on_disconnect=chat_pb2.ON_DISCONNECT_CONTINUE),
-        chat_pb2.ChatRequest(query="q", disconnect_grace=Duration(seconds=5)),
+        (chat_pb2.ON_DISCONNECT_UNSPECIFIED, Duration(seconds=5), "ON_DISCONNECT_CONTINUE"),
+        (chat_pb2.ON_DISCONNECT_CANCEL, Duration(seconds=5), "ON_DISCONNECT_CONTINUE"),
+        (chat_pb2.ON_DISCONNECT_CONTINUE, Duration(seconds=-5), "not negative"),
+        (chat_pb2.ON_DISCONNECT_CONTINUE, Duration(nanos=-5), "not negative"),
     ],
 )
-async def test_what_this_version_does_not_do_is_refused_rather_than_ignored(
-    fake: Served, request_: chat_pb2.ChatRequest
+async def test_a_grace_that_makes_no_sense_is_refused(
+    fake: Served, on_disconnect: chat_pb2.OnDisconnect.ValueType, grace: Duration, cure: str
 ) -> None:
     """A caller who relies on it must not find out later."""
-    complaint = await refused(fake, request_)
-    assert (complaint.code, complaint.reason) == ("UNIMPLEMENTED", "NOT_OFFERED")
-
-
-async def test_resume_and_cancel_say_that_they_are_not_there_yet(fake: Served) -> None:
-    """They are part of the contract, and answer in its form."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await fake.stub.Cancel(chat_pb2.CancelRequest(run_id="r"))
-    assert complaint_of(caught.value).code == "UNIMPLEMENTED"
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in fake.stub.Resume(chat_pb2.ResumeRequest(run_id="r")):
-            pass
-    assert complaint_of(caught.value).code == "UNIMPLEMENTED"
+    complaint = await refused(
+        fake, chat_pb2.ChatRequest(query="q", on_disconnect=on_disconnect, disconnect_grace=grace)
+    )
+    assert (complaint.code, list(complaint.fields)) == ("INVALID_ARGUMENT", ["disconnect_grace"])
+    assert cure in complaint.fields["disconnect_grace"]
 
 
 async def test_a_pipeline_without_a_key_of_its_own_wants_the_callers(

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NoReturn
 
 from dotenv import dotenv_values
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 THREADS = "haystream-"
 IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 NOT_OFFERED = ("HAYSTREAM_TLS_", "HAYSTREAM_TOKENS_FILE", "HAYSTREAM_JWT_")
 
 
@@ -37,7 +37,7 @@ def main() -> NoReturn:
         settings = CliApp.run(Settings)
     except ValidationError as error:
         _refuse(complaint_about(error))
-    log = set_up_logging(settings.log_format, settings.log_level)
+    log = set_up_logging(settings.log_format, settings.log_level, _secrets())
     complaint = asyncio.run(_serve(settings, log))
     if complaint:
         _refuse(complaint)
@@ -51,9 +51,6 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
 
     loop = asyncio.get_running_loop()
     stop = _stop_on_signals(loop)
-    # Haystack runs what cannot run on the loop in the loop's default executor.
-    threads = ThreadPoolExecutor(settings.max_sync_runs, thread_name_prefix=f"{THREADS}sync")
-    loop.set_default_executor(threads)
     try:
         async with serving(settings, log) as service:
             host = settings.listen.rpartition(":")[0]
@@ -65,7 +62,6 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     except (AddressInUse, PipelineFileError) as error:
         return str(error)
     log.info("stopped")
-    threads.shutdown(wait=False, cancel_futures=True)
     _leave_stuck_threads()
     return ""
 
@@ -78,6 +74,11 @@ def _leave_stuck_threads() -> None:
     if any(thread.is_alive() for thread in threads):
         sys.stderr.flush()
         os._exit(0)
+
+
+def _secrets() -> list[str]:
+    """Return what no line of the log may show: what the environment calls a key, a token, a secret or a password."""
+    return [value for name, value in os.environ.items() if name.upper().endswith(SECRET_NAMES)]
 
 
 def _not_offered() -> str:

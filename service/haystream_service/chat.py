@@ -1,23 +1,28 @@
-"""The servicer: lets a caller in, starts the run, and gives its ending a status. Everything else happens elsewhere."""
+"""The servicer: lets a caller in, starts or finds the run, and gives its ending a status. The rest is elsewhere."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
+import traceback
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.errors import NotOffered, Refusal
-from haystream_service.requests import call_of
-from haystream_service.responses import description_message, event_message, heartbeat_message, pipeline_message
-from haystream_service.run.ending import DeadlineExceeded, Disconnected, Failed
+from haystream_service.errors import InvalidRequest, Refusal, RunExists, Violation
+from haystream_service.logs import redacted
+from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
+from haystream_service.responses import description_message, pipeline_message
+from haystream_service.run.ending import Failed, Failure, FailureKind
 from haystream_service.run.run import Budget
-from haystream_service.run.writer import Writer
+from haystream_service.run.runs import new_run_id
+from haystream_service.run.store import RunRecord
+from haystream_service.run.writer import Patience, Writer
 from haystream_service.status import DEFECT, status_of_ending, status_of_refusal
+from haystream_service.stream import StreamReader, time_remaining
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,14 +31,14 @@ if TYPE_CHECKING:
 
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.run.ending import Ending
-    from haystream_service.run.events import Entry
-    from haystream_service.run.run import Run
+    from haystream_service.run.run import OnDisconnect, Run
     from haystream_service.run.runs import Runs
+    from haystream_service.run.store import EndedRun
     from haystream_service.status import Status
+    from haystream_service.stream import Context
 
-DEADLINE_SLACK = 0.02
-
-Context = grpc.aio.ServicerContext[Any, Any]
+# Whoever calls: until callers are told apart, all of them are one.
+ANYONE = "anyone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +46,7 @@ class Limits:
     """What a run and its reader may take."""
 
     run: Budget
-    heartbeat_seconds: float
-    slow_reader_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReader:
-    """The caller of a Chat, as the writer sees it. A write waits for as long as HTTP/2's flow control says."""
-
-    context: Context
-
-    async def send(self, entry: Entry) -> None:
-        """Send an event."""
-        await self.context.write(chat_pb2.ChatResponse(event=event_message(entry)))
-
-    async def beat(self, seq: int) -> None:
-        """Send a heartbeat."""
-        await self.context.write(chat_pb2.ChatResponse(event=heartbeat_message(seq)))
+    reader: Patience
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -74,20 +63,26 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.ChatRequest, context: Context
     ) -> None:
         async with self._answering(context):
-            self._runs.admit(request.run_id)
-            name, work = self._registry.work(request.pipeline, call_of(request))
-            run = self._runs.start(request.run_id, name, self._budget(context), work)
-            await self._stream(run, context)
+            run = await self._run_of(request, context)
+            await self._stream(run, StreamReader(context, chat_pb2.ChatResponse), leads=True)
 
     async def Resume(  # type: ignore[override]  # as Chat
         self, request: chat_pb2.ResumeRequest, context: Context
     ) -> None:
         async with self._answering(context):
-            raise NotOffered("Resume")
+            check_run_id(request.run_id)
+            run = await self._runs.get(request.run_id, ANYONE)
+            if request.after_seq > run.log.last_seq:
+                cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
+                raise InvalidRequest(Violation("after_seq", cure))
+            reader = StreamReader(context, chat_pb2.ResumeResponse)
+            await self._stream(run, reader, leads=False, after_seq=request.after_seq)
 
     async def Cancel(self, request: chat_pb2.CancelRequest, context: Context) -> chat_pb2.CancelResponse:
         async with self._answering(context):
-            raise NotOffered("Cancel")
+            check_run_id(request.run_id)
+            await self._runs.cancel(request.run_id, ANYONE)
+            return chat_pb2.CancelResponse()
 
     async def ListPipelines(
         self, request: chat_pb2.ListPipelinesRequest, context: Context
@@ -103,51 +98,71 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             slot = self._registry.slot(request.name)
             return description_message(slot, slot.ready())
 
-    def _budget(self, context: Context) -> Budget:
-        """Return what the run may use: the caller's deadline counts where it is the shorter one."""
-        budget = self._limits.run
-        remaining = _time_remaining(context)
-        seconds = budget.seconds if remaining is None else min(budget.seconds, remaining)
-        return Budget(seconds, budget.queue_bytes, budget.replay_bytes)
-
-    async def _stream(self, run: Run, context: Context) -> None:
-        limits = self._limits
-        writer = Writer(
-            run,
-            ChatReader(context),
-            heartbeat_seconds=limits.heartbeat_seconds,
-            slow_reader_seconds=limits.slow_reader_seconds,
+    async def _run_of(self, request: chat_pb2.ChatRequest, context: Context) -> Run | EndedRun:
+        """Return the run that a request attaches to, or else the one that it starts."""
+        if not request.run_id:
+            self._runs.admit()
+        call = call_of(request)
+        asked = request_hash(request)
+        run = await self._runs.find(request.run_id, ANYONE) if request.run_id else None
+        if run is not None:
+            if run.record.request_hash != asked:
+                raise RunExists(request.run_id)
+            return run
+        self._runs.admit()
+        pipeline, work = self._registry.work(request.pipeline, call)
+        on_disconnect = on_disconnect_of(request)
+        return self._runs.start(
+            RunRecord(request.run_id or new_run_id(), ANYONE, pipeline, asked),
+            self._budget(context, on_disconnect),
+            on_disconnect,
+            work,
+            partial(self._report, request_id=_request_id(context), api_key=call.api_key),
         )
-        ending: Ending = Disconnected()
-        request_id = _request_id(context)
-        try:
-            ending = await writer.follow()
-        except asyncio.CancelledError:
-            ending = _departure(context, run.seconds)
-            raise
-        except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
-            ending = _departure(context, run.seconds)
-            return
-        except Exception as error:  # noqa: BLE001 - a defect in what is sent has to end the run, too
-            ending = Failed(error)
-        finally:
-            run.stop(ending)  # changes nothing where the run has ended by itself
-            self._report(run, ending, writer.delivered_seq, request_id)
-        trailers = {"run_id": run.id, "last_seq": str(writer.delivered_seq)}
-        status = status_of_ending(ending)
-        if status is DEFECT:
-            trailers["request_id"] = request_id
-        if status is not None:
-            await _abort(context, status, trailers)
-        context.set_trailing_metadata(_trailing_metadata(trailers))
 
-    def _report(self, run: Run, ending: Ending, last_seq: int, request_id: str) -> None:
-        """Log how a run ended for its reader, with the whole story where a component failed."""
-        log = self._log.bind(run_id=run.id, request_id=request_id, pipeline=run.pipeline, last_seq=last_seq)
-        if isinstance(ending, Failed):
-            log.error("run failed", exc_info=ending.error)
+    def _budget(self, context: Context, on_disconnect: OnDisconnect) -> Budget:
+        """Return what the run may use: the caller's deadline counts unless the run is to outlive its caller."""
+        budget = self._limits.run
+        remaining = time_remaining(context)
+        if remaining is None or on_disconnect.goes_on:
+            return budget
+        return Budget(min(budget.seconds, remaining), budget.queue_bytes)
+
+    async def _stream(self, run: Run | EndedRun, reader: StreamReader, *, leads: bool, after_seq: int = 0) -> None:
+        """Stream a run to a reader until it has ended, and give that a status."""
+        context = reader.context
+        writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
+        with self._runs.reading(writer):
+            try:
+                ending: Ending = await writer.follow()
+            except grpc.aio.BaseError:  # no defect: the caller went away
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect in what is sent has to become a status, too
+                self._log.error("defect", run_id=run.record.id, request_id=_request_id(context), exc_info=error)
+                ending = Failed(Failure(FailureKind.DEFECT))
+        status = status_of_ending(ending)
+        trailers = {"run_id": run.record.id, "last_seq": str(writer.delivered_seq)}
+        if status is None:
+            context.set_trailing_metadata(_trailing_metadata(trailers))
+            return
+        if status is DEFECT:
+            trailers["request_id"] = _request_id(context)
+        for usage in run.usage:
+            for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+                trailers[name] = str(int(trailers.get(name, "0")) + getattr(usage, name))
+        await _abort(context, status, trailers)
+
+    def _report(self, run: Run, error: BaseException | None, *, request_id: str, api_key: str) -> None:
+        """Log how a run ended, with the whole story where a component failed, but not with the caller's key."""
+        log = self._log.bind(
+            run_id=run.id, request_id=request_id, pipeline=run.record.pipeline, last_seq=run.log.last_seq
+        )
+        ending = type(run.ending).__name__
+        if error is None:
+            log.info("run ended", ending=ending)
         else:
-            log.info("run ended", ending=type(ending).__name__)
+            story = redacted("".join(traceback.format_exception(error)), [api_key])
+            log.error("run failed", ending=ending, exception=story)
 
     @asynccontextmanager
     async def _answering(self, context: Context) -> AsyncGenerator[None]:
@@ -158,6 +173,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             await _abort(context, status_of_refusal(refusal), {})
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
+            return
         except Exception as error:  # noqa: BLE001 - a defect, whatever it is, has to become a status
             request_id = _request_id(context)
             self._log.error("defect", request_id=request_id, exc_info=error)
@@ -172,21 +189,6 @@ async def _abort(context: Context, status: Status, metadata: dict[str, str]) -> 
 def _trailing_metadata(metadata: dict[str, str]) -> tuple[tuple[str, str | bytes], ...]:
     names = {"run_id": "x-run-id", "last_seq": "x-last-seq"}
     return tuple((names[name], value) for name, value in metadata.items() if name in names)
-
-
-def _departure(context: Context, run_seconds: float) -> Ending:
-    """Tell why a caller is gone: `cancelled()` is False in every case, but a deadline leaves next to no time.
-
-    The header that carries a deadline rounds it up by as much as a per cent, so the caller's own clock is the first.
-    """
-    remaining = _time_remaining(context)
-    is_over = remaining is not None and remaining <= DEADLINE_SLACK * run_seconds
-    return DeadlineExceeded() if is_over else Disconnected()
-
-
-def _time_remaining(context: Context) -> float | None:
-    """Return the seconds until the caller's deadline; None where there is none, which the stubs do not know."""
-    return context.time_remaining()
 
 
 def _request_id(context: Context) -> str:

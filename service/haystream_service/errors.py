@@ -51,10 +51,17 @@ class ApiKeyRequired(Refusal):
 
 
 class RunExists(Refusal):
-    """A run with the caller's id is under way."""
+    """The caller's id is that of a run that was asked something else."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"run_id: {run_id!r} is under way already; choose another id")
+        super().__init__(f"run_id: {run_id!r} is taken by a run that was asked something else; choose another id")
+
+
+class RunNotFound(Refusal):
+    """No run of the caller's has this id, or it is over and no longer kept."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run_id: there is no run {run_id!r}, or it is over and was forgotten")
 
 
 class TooManyRuns(Refusal):
@@ -69,13 +76,6 @@ class ServiceDraining(Refusal):
 
     def __init__(self) -> None:
         super().__init__("the service is shutting down; try again elsewhere, or in a moment")
-
-
-class NotOffered(Refusal):
-    """The contract has it, but this version does not serve it."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not served by this version")
 
 
 class PipelineFileError(Exception):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from haystream_service.run.ending import Failure, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,27 +14,6 @@ LONGEST_RETRY_SECONDS = 3600.0
 # Names of the base classes that openai, anthropic and httpx share or resemble each other in.
 _TIMEOUTS = frozenset({"TimeoutError", "APITimeoutError", "TimeoutException"})
 _CONNECTION_ERRORS = frozenset({"ConnectionError", "APIConnectionError", "TransportError"})
-
-
-class FailureKind(enum.Enum):
-    """Whose fault it is, and whether waiting helps."""
-
-    PROVIDER_AUTH = enum.auto()
-    PROVIDER_BUSY = enum.auto()
-    PROVIDER_REJECTED = enum.auto()
-    PROVIDER_TIMEOUT = enum.auto()
-    PROVIDER_UNAVAILABLE = enum.auto()
-    COMPONENT_FAILED = enum.auto()
-    DEFECT = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A component's failure without its words. `retry_seconds` is what the provider asked to wait, if it did."""
-
-    kind: FailureKind
-    component: str = ""
-    retry_seconds: float | None = None
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger, Processor
+    from collections.abc import Sequence
+
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 
-def set_up_logging(log_format: str, level: str) -> FilteringBoundLogger:
-    """Send the service's lines, and the warnings of the libraries under it, to standard error."""
+REDACTED = "[redacted]"
+SHORTEST_SECRET = 8  # anything shorter would blot out words
+
+# What keys look like: those of OpenAI, Anthropic and their like, and what follows the words for them.
+_KEYS = re.compile(r"\bsk-[\w-]{6,}|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+")
+
+
+def set_up_logging(log_format: str, level: str, secrets: Sequence[str] = ()) -> FilteringBoundLogger:
+    """Send the service's lines, and the warnings of the libraries under it, to standard error, without the secrets."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # The console's own form of a traceback shows every local variable, and with them keys and what users wrote.
+    renderer: list[Processor] = [
+        structlog.processors.format_exc_info,
+        _redactor(secrets),
+        structlog.processors.JSONRenderer()
         if log_format == "json"
-        else [_console_renderer()]
-    )
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+    ]
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -34,9 +47,22 @@ def set_up_logging(log_format: str, level: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger("haystream"))
 
 
-def _console_renderer() -> Processor:
-    # The default traceback shows every local variable, and with them keys and what users wrote.
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+def redacted(text: str, secrets: Sequence[str] = ()) -> str:
+    """Return a text without what looks like a key, and without the secrets that are known."""
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, REDACTED)
+    return _KEYS.sub(REDACTED, text)
+
+
+def _redactor(secrets: Sequence[str]) -> Processor:
+    def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
+        for name, value in event.items():
+            if isinstance(value, str):
+                event[name] = redacted(value, secrets)
+        return event
+
+    return redact
 
 
 def _adopt_library_logs(shared: list[Processor], renderer: list[Processor]) -> None:

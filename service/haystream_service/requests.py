@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from google.protobuf.message import Message
 
 from haystream.v1 import chat_pb2
-from haystream_service.errors import InvalidRequest, NotOffered, Violation
+from haystream_service.errors import InvalidRequest, Violation
 from haystream_service.pipelines.call import Call
+from haystream_service.run.run import OnDisconnect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,9 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_KEY_LENGTH = 1024
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+RUN_ID_RULE = "expected 1 to 64 letters, digits, dots, dashes or underscores"
+NANOS = 1_000_000_000
+
 _API_KEY = re.compile(r"[\x21-\x7e]*")  # it becomes an HTTP header
 _ROLES = {
     chat_pb2.ROLE_SYSTEM: "system",
@@ -35,11 +40,9 @@ _ROLES = {
 
 
 def call_of(request: chat_pb2.ChatRequest) -> Call:
-    """Return what a request asks. Raises InvalidRequest with all that is wrong, or NotOffered."""
+    """Return what a request asks. Raises InvalidRequest with all that is wrong."""
     if violations := [*_size_violations(request), *_field_violations(request)]:
         raise InvalidRequest(*violations)
-    if request.on_disconnect == chat_pb2.ON_DISCONNECT_CONTINUE or request.HasField("disconnect_grace"):
-        raise NotOffered("on_disconnect: a run that outlives its reader")
     return Call(
         query=request.query,
         messages=[_message(message) for message in request.conversation.messages],
@@ -49,6 +52,30 @@ def call_of(request: chat_pb2.ChatRequest) -> Call:
         streaming_components=list(request.streaming_components),
         include_outputs_from=list(request.include_outputs_from),
     )
+
+
+def request_hash(request: chat_pb2.ChatRequest) -> bytes:
+    """Return a hash of what is asked: not of the provider's key, nor of the ways in which to read the run."""
+    asked = chat_pb2.ChatRequest()
+    asked.CopyFrom(request)
+    for name in ("run_id", "api_key", "on_disconnect", "disconnect_grace"):
+        asked.ClearField(name)
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
+
+
+def on_disconnect_of(request: chat_pb2.ChatRequest) -> OnDisconnect:
+    """Return what is to become of the run when nobody reads it."""
+    grace = request.disconnect_grace
+    return OnDisconnect(
+        goes_on=request.on_disconnect == chat_pb2.ON_DISCONNECT_CONTINUE,
+        grace_seconds=grace.seconds + grace.nanos / 1e9 if request.HasField("disconnect_grace") else None,
+    )
+
+
+def check_run_id(run_id: str) -> None:
+    """Raise InvalidRequest where an id is none that a run can have."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise InvalidRequest(Violation("run_id", RUN_ID_RULE))
 
 
 def plain(struct: Struct) -> dict[str, Any]:
@@ -101,13 +128,23 @@ def _field_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
         case _:
             pass
     if request.run_id and not _RUN_ID.fullmatch(request.run_id):
-        yield Violation("run_id", "expected 1 to 64 letters, digits, dots, dashes or underscores")
+        yield Violation("run_id", RUN_ID_RULE)
     if len(request.api_key) > MAX_KEY_LENGTH or not _API_KEY.fullmatch(request.api_key):
         yield Violation("api_key", f"expected at most {MAX_KEY_LENGTH} visible ASCII characters")
     if request.on_disconnect not in chat_pb2.OnDisconnect.values():
         yield Violation("on_disconnect", "expected ON_DISCONNECT_CANCEL or ON_DISCONNECT_CONTINUE")
+    if request.HasField("disconnect_grace"):
+        yield from _grace_violations(request)
     yield from _number_violations("inputs", request.inputs)
     yield from _number_violations("generation_kwargs", request.generation_kwargs)
+
+
+def _grace_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
+    grace = request.disconnect_grace
+    if request.on_disconnect != chat_pb2.ON_DISCONNECT_CONTINUE:
+        yield Violation("disconnect_grace", "set `on_disconnect` to ON_DISCONNECT_CONTINUE beside it")
+    if grace.seconds < 0 or not 0 <= grace.nanos < NANOS:
+        yield Violation("disconnect_grace", "expected a duration that is not negative")
 
 
 def _number_violations(path: str, struct: Struct) -> Iterator[Violation]:

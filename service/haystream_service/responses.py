@@ -43,6 +43,9 @@ def event_message(entry: events.Entry) -> chat_pb2.Event:  # noqa: PLR0911 - one
         case events.ToolResult(component, call_id, name, result, is_error):
             answer = chat_pb2.ToolResult(component=component, id=call_id, name=name, result=result, is_error=is_error)
             return chat_pb2.Event(seq=seq, tool_result=answer)
+        case events.Documents(component, documents):
+            found = chat_pb2.Documents(component=component, documents=map(_document, documents))
+            return chat_pb2.Event(seq=seq, documents=found)
         case events.Started(run_id, pipeline):
             return chat_pb2.Event(seq=seq, started=chat_pb2.Started(run_id=run_id, pipeline=pipeline))
         case events.Gap(from_seq, to_seq):
@@ -85,6 +88,16 @@ def description_message(slot: Slot, loaded: LoadedPipeline) -> chat_pb2.GetPipel
         ],
         cancellation=_cancellation(shape.streaming_components),
         graph=shape.graph(),
+    )
+
+
+def _document(document: events.Document) -> chat_pb2.Document:
+    return chat_pb2.Document(
+        id=document.id,
+        content=document.content,
+        score=document.score,
+        meta=struct_message(document.meta),
+        truncated=document.is_truncated,
     )
 
 

@@ -15,10 +15,15 @@ from grpc_reflection.v1alpha import reflection
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.chat import ChatServicer, Limits
+from haystream_service.failure import failure_of
+from haystream_service.pipelines.callbacks import quiet_misleading_warning
 from haystream_service.pipelines.registry import PipelineRegistry
 from haystream_service.requests import MAX_REQUEST_BYTES
 from haystream_service.run.run import Budget
 from haystream_service.run.runs import Runs
+from haystream_service.run.store import MemoryStore
+from haystream_service.run.threads import ComponentThreads
+from haystream_service.run.writer import Patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -63,6 +68,8 @@ class Service:
 
     port: int
     runs: Runs
+    store: MemoryStore
+    threads: ComponentThreads
     loaded: asyncio.Event
 
 
@@ -72,20 +79,24 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
     builders = ThreadPoolExecutor(BUILDERS, thread_name_prefix="haystream-build")
     registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, log, builders)
     registry.find()
-    runs = Runs(settings.max_runs)
+    store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
+    runs = Runs(settings.max_runs, store, failure_of)
+    quiet_misleading_warning()
     watch = health.aio.HealthServicer()
     server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(registry, runs, _limits(settings), log), server)
     health_pb2_grpc.add_HealthServicer_to_server(watch, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = _bind(server, settings.listen)
+    threads = ComponentThreads(settings.max_sync_runs)
+    asyncio.get_running_loop().set_default_executor(threads)
     await watch.set("", SERVING)
     await watch.set(SERVICE_NAME, NOT_SERVING)
     await server.start()
     loaded = asyncio.Event()
     loading = asyncio.create_task(_load(registry, watch, loaded), name="load pipelines")
     try:
-        yield Service(port, runs, loaded)
+        yield Service(port, runs, store, threads, loaded)
     finally:
         loading.cancel()
         await watch.set(SERVICE_NAME, NOT_SERVING)
@@ -93,7 +104,10 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
         await server.stop(GOODBYE_SECONDS)
         await asyncio.gather(loading, return_exceptions=True)
         await registry.close()
+        store.close()
         builders.shutdown(wait=False, cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())  # as it would be without a service
 
 
 async def _load(registry: PipelineRegistry, watch: health.aio.HealthServicer, loaded: asyncio.Event) -> None:
@@ -117,7 +131,6 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
-        run=Budget(settings.max_run_seconds, settings.queue_bytes, settings.replay_bytes),
-        heartbeat_seconds=settings.heartbeat_seconds,
-        slow_reader_seconds=settings.slow_reader_seconds,
+        run=Budget(settings.max_run_seconds, settings.queue_bytes),
+        reader=Patience(settings.heartbeat_seconds, settings.slow_reader_seconds),
     )

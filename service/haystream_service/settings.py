@@ -44,7 +44,11 @@ class Settings(BaseSettings):
     max_sync_runs: PositiveInt = Field(default=32, description="threads for components that cannot be async")
     max_run_seconds: PositiveFloat = Field(default=600, description="longest a run may take")
     queue_bytes: PositiveInt = Field(default=1 << 20, description="memory of a run for what is not read yet")
-    replay_bytes: PositiveInt = Field(default=1 << 20, description="memory of a run for what was read")
+    replay_bytes: PositiveInt = Field(
+        default=1 << 20, description="memory of a run for what was read, so that readers can come back"
+    )
+    replay_seconds: PositiveFloat = Field(default=300, description="time that the log of an ended run is kept")
+    replay_total_bytes: PositiveInt = Field(default=1 << 28, description="memory of all logs of ended runs")
     heartbeat_seconds: PositiveFloat = Field(default=15, description="silence after which a heartbeat is sent")
     slow_reader_seconds: PositiveFloat = Field(default=60, description="longest that a reader may take nothing")
     drain_seconds: PositiveFloat = Field(default=30, description="time that running runs get to finish on shutdown")

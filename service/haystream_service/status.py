@@ -10,8 +10,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from haystream_service import errors
-from haystream_service.failure import Failure, FailureKind, failure_of
 from haystream_service.run import ending as endings
+from haystream_service.run.ending import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,23 +87,25 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: PLR0911 - the
             return Status(Code.FAILED_PRECONDITION, "API_KEY_REQUIRED", text)
         case errors.RunExists():
             return Status(Code.ALREADY_EXISTS, "RUN_EXISTS", text)
+        case errors.RunNotFound():
+            return Status(Code.NOT_FOUND, "RUN_NOT_FOUND", text)
         case errors.TooManyRuns():
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS", text, RETRY_SECONDS)
         case errors.ServiceDraining():
             return Status(Code.UNAVAILABLE, "DRAINING", text, RETRY_SECONDS)
-        case errors.NotOffered():
-            return Status(Code.UNIMPLEMENTED, "NOT_OFFERED", text)
         case _:
             return DEFECT
 
 
-def status_of_ending(ending: endings.Ending) -> Status | None:
+def status_of_ending(ending: endings.Ending) -> Status | None:  # noqa: PLR0911 - the table
     """Return what a caller sees of a run's ending; None stands for OK."""
     match ending:
         case endings.Completed():
             return None
-        case endings.Failed(error):
-            return _status_of_failure(failure_of(error))
+        case endings.Failed(failure):
+            return _status_of_failure(failure)
+        case endings.Cancelled():
+            return Status(Code.ABORTED, "RUN_CANCELLED", "the run was cancelled")
         case endings.DeadlineExceeded():
             return Status(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the run took longer than it may")
         case endings.ReaderTooSlow():
@@ -114,7 +116,7 @@ def status_of_ending(ending: endings.Ending) -> Status | None:
             return Status(Code.CANCELLED, "DISCONNECTED", "the reader went away")
 
 
-def _status_of_failure(failure: Failure) -> Status:
+def _status_of_failure(failure: endings.Failure) -> Status:
     if failure.kind is FailureKind.DEFECT:
         return DEFECT
     code, message = _FAILURES[failure.kind]

@@ -6,6 +6,6 @@ from tests.fakes import AsyncFake, pipeline_of, stage
 
 
 def build() -> Pipeline:
-    stage().thread_waiting.set()
-    assert stage().thread_proceed.wait(timeout=30)
+    stage().waiting.set()
+    stage().proceed.wait_in_thread()
     return pipeline_of(AsyncFake())

@@ -814,12 +814,17 @@ class Document(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     META_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id is Haystack's id of the document."""
     content: _builtins.str
     """Content is the text of the document."""
     score: _builtins.float
     """Score is how well the document fits, where the component says so."""
+    truncated: _builtins.bool
+    """Truncated tells that content or metadata are not all here, since they would not fit into one message: content is
+    cut at 256 Ki characters, and metadata of over 256 KiB are left out.
+    """
     @_builtins.property
     def meta(self) -> _struct_pb2.Struct:
         """Meta is the metadata of the document."""
@@ -831,10 +836,11 @@ class Document(_message.Message):
         content: _builtins.str = ...,
         score: _builtins.float | None = ...,
         meta: _struct_pb2.Struct | None = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "meta", b"meta", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "content", b"content", "id", b"id", "meta", b"meta", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "content", b"content", "id", b"id", "meta", b"meta", "score", b"score", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from haystack import Pipeline
+from haystack.components.agents import Agent
 
 from haystream_service.errors import PipelineFileError
 
@@ -64,9 +65,19 @@ class Builder:
         """Build a pipeline, cold. Raises PipelineFileError, or whatever the file's own code raises."""
         with _surviving_exits():
             pipeline = self.build_function(api_key) if api_key is not None else self.build_function()
+        if isinstance(pipeline, Agent):
+            return _pipeline_of(pipeline)
         if not isinstance(pipeline, Pipeline):
-            raise PipelineFileError(f"`build` returned a {type(pipeline).__name__}; return a haystack.Pipeline")
+            name = type(pipeline).__name__
+            raise PipelineFileError(f"`build` returned a {name}; return a haystack.Pipeline or an Agent")
         return pipeline
+
+
+def _pipeline_of(agent: Agent) -> Pipeline:
+    """Return a pipeline whose one component is named `agent`."""
+    pipeline = Pipeline()
+    pipeline.add_component("agent", agent)
+    return pipeline
 
 
 @contextmanager

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from haystream_service.pipelines.call import Call
-    from haystream_service.pipelines.pipeline import Shape
+    from haystream_service.pipelines.shape import Shape
 
 Data = dict[str, dict[str, Any]]
 

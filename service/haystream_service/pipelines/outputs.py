@@ -6,10 +6,12 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from haystack.dataclasses import ChatMessage, Document
+from haystack.dataclasses import ChatMessage, ChatRole, Document
 
 from haystream_service.pipelines.chunks import encodable
 from haystream_service.run.events import Finished, FinishReason, Usage
+
+EXIT_REASON = "exit_reason"  # what tells an Agent's outputs from others
 
 LARGEST_EXACT_INT = 2**53  # JSON's numbers are doubles to most readers, and a Struct's to all
 
@@ -24,11 +26,9 @@ _REASONS = {
 
 def finished(outputs: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, frozenset[str] | None]) -> Finished:
     """Sum up a run. `wanted` names the components whose outputs the caller sees, and which of them; None: all."""
-    metas = [(component, meta) for component, values in outputs.items() for meta in _reply_metas(values)]
-    reasons = [_REASONS.get(meta["finish_reason"], FinishReason.STOP) for _, meta in metas if "finish_reason" in meta]
+    reasons = [reason for values in outputs.values() for reason in _reasons(values)]
     return Finished(
         reason=max(reasons, key=lambda reason: reason.value, default=FinishReason.STOP),
-        usage=tuple(_usage(component, meta) for component, meta in metas if isinstance(meta.get("usage"), Mapping)),
         outputs={
             component: {name: json_safe(value) for name, value in values.items() if _is_wanted(name, wanted[component])}
             for component, values in outputs.items()
@@ -60,13 +60,43 @@ def json_safe(value: Any) -> Any:  # noqa: PLR0911 - one line per kind of value
             return f"<{type(value).__name__}>"  # neither its text nor its bytes: both may hold anything
 
 
+def usages(component: str, values: Mapping[str, Any]) -> Iterator[Usage]:
+    """Yield what a component has used, model by model."""
+    for meta in _reply_metas(values):
+        usage = meta.get("usage")
+        if isinstance(usage, Mapping) and usage:
+            yield _usage(component, str(meta.get("model") or ""), cast("Mapping[str, Any]", usage))
+
+
+def _reasons(values: Mapping[str, Any]) -> Iterator[FinishReason]:
+    """Yield why each of a component's answers ends; an Agent has one, whatever its model said on the way."""
+    if EXIT_REASON in values:
+        yield _reason_of_agent(values[EXIT_REASON], values.get("last_message"))
+        return
+    for meta in _reply_metas(values):
+        if "finish_reason" in meta:
+            yield _REASONS.get(meta["finish_reason"], FinishReason.STOP)
+
+
+def _reason_of_agent(exit_reason: Any, last_message: Any) -> FinishReason:
+    match exit_reason:
+        case "length" | "content_filter":
+            return _REASONS[exit_reason]
+        case "max_agent_steps":
+            return FinishReason.INCOMPLETE
+        case "text" if isinstance(last_message, ChatMessage):
+            return _REASONS.get(last_message.meta.get("finish_reason", "stop"), FinishReason.STOP)
+        case _:  # a tool that ends the Agent, or a hook
+            return FinishReason.STOP
+
+
 def _is_wanted(name: str, names: frozenset[str] | None) -> bool:
     return names is None or name in names
 
 
 def _reply_metas(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the metadata of each reply: chat generators put it into the reply, others beside the text."""
-    for reply in values.get("replies") or ():
+    for reply in [*(values.get("replies") or ()), *_answers_of_agent(values)]:
         if isinstance(reply, ChatMessage):
             yield reply.meta
     meta = values.get("meta")
@@ -75,13 +105,20 @@ def _reply_metas(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield cast("Mapping[str, Any]", item)
 
 
-def _usage(component: str, meta: Mapping[str, Any]) -> Usage:
-    usage = meta["usage"]
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    total = _count(usage, "total_tokens") or prompt + completion
-    return Usage(component, str(meta.get("model") or ""), prompt, completion, total)
+def _answers_of_agent(values: Mapping[str, Any]) -> list[ChatMessage]:
+    """Return what an Agent's model said in this run: one message a step, after those of the conversation so far."""
+    steps = values.get("step_count")
+    if EXIT_REASON not in values or not isinstance(steps, int) or steps < 1:
+        return []
+    return [message for message in values.get("messages") or () if message.is_from(ChatRole.ASSISTANT)][-steps:]
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
+def _usage(component: str, model: str, usage: Mapping[str, Any]) -> Usage:
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    return Usage(component, model, prompt, completion, _count(usage, "total_tokens") or prompt + completion)
+
+
+def _count(usage: Mapping[str, Any], *names: str) -> int:
+    """Return a count under the first of its names that is there; providers have two."""
+    return next((value for name in names if isinstance(value := usage.get(name), int)), 0)

@@ -18,7 +18,8 @@ from haystream_service.errors import (
     Violation,
 )
 from haystream_service.pipelines.files import pipeline_files
-from haystream_service.pipelines.pipeline import prepare, run_pipeline, shape_of
+from haystream_service.pipelines.running import prepare, run_pipeline
+from haystream_service.pipelines.shape import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.files import Builder, PipelineFile
-    from haystream_service.pipelines.pipeline import Shape
+    from haystream_service.pipelines.shape import Shape
     from haystream_service.run.events import Finished
     from haystream_service.run.run import Sink, Work
 
@@ -136,9 +137,9 @@ class PipelineRegistry:
             raise ApiKeyRequired(loaded.name)
         prepared = prepare(loaded.shape, call)
 
-        async def work(sink: Sink, /) -> Finished:
+        async def work(sink: Sink, seconds: float, /) -> Finished:
             async with self._lent(loaded, call.api_key) as pipeline:
-                return await run_pipeline(pipeline, prepared, sink)
+                return await run_pipeline(pipeline, prepared, sink, seconds)
 
         return loaded.name, work
 

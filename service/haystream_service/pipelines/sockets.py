@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STREAMING_CALLBACK = "streaming_callback"
 GENERATION_KWARGS = "generation_kwargs"
 MESSAGES = "messages"
+TIMEOUT = "timeout"
 
 # The names that Haystack's own components and templates give to the question, the surest first.
 QUESTION_NAMES = (("query", "question"), (MESSAGES, "prompt", "text"))

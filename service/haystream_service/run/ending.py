@@ -1,9 +1,31 @@
-"""How a run can end. Exactly one of these per run; the first to come stays."""
+"""How a run can end. Exactly one of these per run; the first to come stays. All are plain values that can be kept."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TypeAlias
+
+
+class FailureKind(enum.Enum):
+    """Whose fault a failure is, and whether waiting helps."""
+
+    PROVIDER_AUTH = enum.auto()
+    PROVIDER_BUSY = enum.auto()
+    PROVIDER_REJECTED = enum.auto()
+    PROVIDER_TIMEOUT = enum.auto()
+    PROVIDER_UNAVAILABLE = enum.auto()
+    COMPONENT_FAILED = enum.auto()
+    DEFECT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure without its words. `retry_seconds` is what the provider asked to wait, if it did."""
+
+    kind: FailureKind
+    component: str = ""
+    retry_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +37,17 @@ class Completed:
 class Failed:
     """A component failed, or there is a defect."""
 
-    error: BaseException
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The reader cancelled or went away, and nobody else wants the run."""
+    """The readers cancelled or went away, and nobody else wants the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Its caller asked for the run to be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +65,4 @@ class Drained:
     """The service shuts down, and the time it gave to running runs is over."""
 
 
-Ending: TypeAlias = Completed | Failed | Disconnected | DeadlineExceeded | ReaderTooSlow | Drained
+Ending: TypeAlias = Completed | Failed | Disconnected | Cancelled | DeadlineExceeded | ReaderTooSlow | Drained

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import enum
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# What an entry takes on CPython besides its text: the objects, their fields and their place in a list.
-ENTRY_OVERHEAD_BYTES = 256
 
 
 class FinishReason(enum.Enum):
@@ -73,6 +69,25 @@ class ToolResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A finding; `meta` is JSON-safe. `is_truncated`: content or metadata did not fit, and were cut."""
+
+    id: str
+    content: str
+    score: float | None
+    meta: Mapping[str, Any]
+    is_truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What a component has found, best first; more than fit into one event come in several."""
+
+    component: str
+    documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What one component has used of one model, in tokens."""
 
@@ -100,26 +115,12 @@ class Gap:
     to_seq: int
 
 
-Event: TypeAlias = Started | Text | Reasoning | ToolCall | ToolResult | Finished | Gap
+Event: TypeAlias = Started | Text | Reasoning | ToolCall | ToolResult | Documents | Finished | Gap
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event with its place in the run and the memory it takes."""
+    """An event with its place in the run; a joined event has the place of its last part."""
 
     seq: int
     event: Event
-    size_bytes: int
-
-
-def size_bytes(event: Event) -> int:
-    """Return about how much memory an event takes while it waits. `Finished` counts as small: there is one."""
-    match event:
-        case Text() | Reasoning():
-            return sys.getsizeof(event.delta) + ENTRY_OVERHEAD_BYTES
-        case ToolCall():
-            return sys.getsizeof(event.arguments_delta) + ENTRY_OVERHEAD_BYTES
-        case ToolResult():
-            return sys.getsizeof(event.result) + ENTRY_OVERHEAD_BYTES
-        case _:
-            return ENTRY_OVERHEAD_BYTES

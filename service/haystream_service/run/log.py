@@ -5,46 +5,59 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from haystream_service.run.events import ENTRY_OVERHEAD_BYTES, Entry, Gap
+from haystream_service.run.events import Entry, Gap
+from haystream_service.run.stretch import JOINED_LIMIT_BYTES, Stretch, size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class RunLog:
-    """The newest entries of a run within a budget of bytes; the newest one stays however large it is.
+    """The newest entries of a run within a budget of bytes, the newest stretch on top of it.
+
+    That one may be `Finished`, whose outputs say once more what was said: it is not to cost the text its place.
 
     `last_seq` is the number of the newest entry, `_dropped_seq` that of the newest one the budget has cost.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._entries: list[Entry] = []
-        self._size_bytes = 0
+        # The log gives up whole stretches: an eighth of what it may hold at a time.
+        self._stretch_bytes = min(JOINED_LIMIT_BYTES, limit_bytes // 8)
+        self._stretches: list[Stretch] = []
         self._dropped_seq = 0
+        self.size_bytes = 0
         self.last_seq = 0
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Keep entries that follow those already here, at the cost of the oldest."""
         for entry in entries:
-            self._entries.append(entry)
-            self._size_bytes += entry.size_bytes
-            self.last_seq = entry.seq
-        self._trim()
+            self._append(entry)
+            self._trim()
 
     def after(self, seq: int) -> list[Entry]:
         """Return what follows a sequence number, led by a Gap where the log no longer holds all of it."""
-        kept = self._entries[bisect_right(self._entries, seq, key=lambda entry: entry.seq) :]
+        first = bisect_right(self._stretches, seq, key=lambda stretch: stretch.last_seq)
+        kept = [stretch.entry(seq) for stretch in self._stretches[first:]]
         if seq >= self._dropped_seq:
             return kept
-        gap = Gap(seq + 1, self._dropped_seq)
-        return [Entry(self._dropped_seq, gap, ENTRY_OVERHEAD_BYTES), *kept]
+        return [Entry(self._dropped_seq, Gap(seq + 1, self._dropped_seq)), *kept]
+
+    def _append(self, entry: Entry) -> None:
+        size = size_bytes(entry.event)
+        self.last_seq = entry.seq
+        if self._stretches and self._stretches[-1].take(entry.event, entry.seq, size, self._stretch_bytes):
+            self.size_bytes += size
+            return
+        stretch = Stretch(entry.event, entry.seq, size)
+        self._stretches.append(stretch)
+        self.size_bytes += stretch.size_bytes
 
     def _trim(self) -> None:
-        surplus = 0
-        while self._size_bytes > self._limit_bytes and surplus < len(self._entries) - 1:
-            self._size_bytes -= self._entries[surplus].size_bytes
+        surplus, newest = 0, self._stretches[-1]
+        while self.size_bytes - newest.size_bytes > self._limit_bytes:
+            self.size_bytes -= self._stretches[surplus].size_bytes
             surplus += 1
         if surplus:
-            self._dropped_seq = self._entries[surplus - 1].seq
-            del self._entries[:surplus]
+            self._dropped_seq = self._stretches[surplus - 1].last_seq
+            del self._stretches[:surplus]

@@ -10,27 +10,40 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from haystream_service.run.events import Entry, Event, size_bytes
+from haystream_service.run.stretch import Stretch, size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Generator
+
+    from haystream_service.run.events import Entry, Event
 
 # An async generator that never really waits would keep the loop, and every other run, until its end. After this long
 # with nothing taken out, a put lets the loop go round once.
 FAIR_SLICE_SECONDS = 0.002
+
+# A cancellation passes from a run's task to its pipeline's and on to the component's, a turn of the loop for each.
+CANCELLATION_TURNS = 10
 
 
 class RunStopped(BaseException):
     """Raised out of the streaming callback of a run that nobody wants any more, to stop the generator there."""
 
 
-class CallbackQueue:
-    """A queue bounded in bytes that stamps what enters with the run's next sequence number.
+class PutNotAwaited(Exception):
+    """A component on the loop does not await its callback, and so cannot be held back."""
 
-    Full: an async callback awaits, a sync callback blocks its thread. One entry always fits into an empty queue,
+    def __init__(self) -> None:
+        super().__init__("the component calls its streaming callback on the event loop and does not await the result")
+
+
+class CallbackQueue:
+    """A queue bounded in bytes that stamps what enters with the run's next sequence number, and joins what continues.
+
+    Full: an async callback awaits, a sync callback blocks its thread. One event always fits into an empty queue,
     however large it is. `on_filled` is called on the loop once per change from empty to filled, never once per chunk.
 
-    State: `_entries` and `_size_bytes` change under `_lock`, since threads put; `_waiting` is the loop's alone.
+    State: what is under `_lock` changes in threads, too; `_waiting` and `_owed_bytes` (what came in over the budget
+    and that nobody awaits yet) are the loop's alone.
     """
 
     def __init__(self, limit_bytes: int, on_filled: Callable[[], None]) -> None:
@@ -40,39 +53,57 @@ class CallbackQueue:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._waiting: list[asyncio.Future[None]] = []
-        self._entries: list[Entry] = []
+        self._owed_bytes = 0
+        self._stretches: list[Stretch] = []
         self._size_bytes = 0
         self._last_seq = 0
         self._filled_at = 0.0
         self._closed = False
 
-    async def put(self, event: Event) -> None:
-        """Put from the loop; waits while the queue is full. Raises RunStopped once it is closed."""
-        size = size_bytes(event)
-        while self._closed or not self._offer(event, size):
-            await self._until_drained()
-        if self._entries and time.monotonic() - self._filled_at > FAIR_SLICE_SECONDS:
-            await asyncio.sleep(0)
+    @property
+    def size_bytes(self) -> int:
+        """How much memory waits to be read."""
+        return self._size_bytes
+
+    def put(self, event: Event) -> Awaitable[None]:
+        """Put from the loop, at once; the result is to be awaited, and waits while the queue is over its budget.
+
+        Awaiting it raises RunStopped once the queue is closed. Raises PutNotAwaited where that is never done and the
+        queue has come to twice its budget.
+        """
+        if self._closed:
+            return _Stop()
+        if self._owed_bytes > self._limit_bytes:
+            raise PutNotAwaited
+        with self._lock:
+            filled = self._append(event)
+        if filled:
+            self._on_filled()
+        if self._size_bytes > self._limit_bytes:
+            return self._wait_for_room(size_bytes(event))
+        if self._stretches and time.monotonic() - self._filled_at > FAIR_SLICE_SECONDS:
+            return _TURN
+        return _DONE
 
     def put_from_thread(self, event: Event) -> None:
         """Put from a thread; blocks it while the queue is full. Raises RunStopped once it is closed."""
-        size = size_bytes(event)
         with self._room:
-            self._room.wait_for(lambda: self._closed or self._fits(size))
+            self._room.wait_for(lambda: self._closed or self._size_bytes <= self._limit_bytes)
             if self._closed:
                 raise RunStopped
-            filled = self._append(event, size)
+            filled = self._append(event)
         if filled:
             self._loop.call_soon_threadsafe(self._on_filled)
 
     def drain(self) -> list[Entry]:
         """Take all that is there, and let everyone who waits for room go on. To be called on the loop."""
         with self._room:
-            entries, self._entries = self._entries, []
+            stretches, self._stretches = self._stretches, []
             self._size_bytes = 0
             self._room.notify_all()
+        self._owed_bytes = 0
         self._release_waiting()
-        return entries
+        return [stretch.entry() for stretch in stretches]
 
     def close(self) -> None:
         """Take nothing more; what is there can still be drained. Whoever puts or waits to put is stopped."""
@@ -81,39 +112,75 @@ class CallbackQueue:
             self._room.notify_all()
         self._release_waiting()
 
-    def _offer(self, event: Event, size: int) -> bool:
-        with self._lock:
-            if not self._fits(size):
-                return False
-            filled = self._append(event, size)
-        if filled:
-            self._on_filled()
+    def _append(self, event: Event) -> bool:
+        """Append and stamp; return whether the queue was empty before."""
+        self._last_seq += 1
+        size = size_bytes(event)
+        if self._stretches and self._stretches[-1].take(event, self._last_seq, size):
+            self._size_bytes += size
+            return False
+        stretch = Stretch(event, self._last_seq, size)
+        self._size_bytes += stretch.size_bytes
+        self._stretches.append(stretch)
+        if len(self._stretches) > 1:
+            return False
+        self._filled_at = time.monotonic()
         return True
 
-    def _fits(self, size: int) -> bool:
-        return not self._entries or self._size_bytes + size <= self._limit_bytes
+    def _wait_for_room(self, size: int) -> Awaitable[None]:
+        self._owed_bytes += size
+        return _Room(self, size)
 
-    def _append(self, event: Event, size: int) -> bool:
-        """Append and stamp; return whether the queue was empty before."""
-        filled = not self._entries
-        if filled:
-            self._filled_at = time.monotonic()
-        self._last_seq += 1
-        self._entries.append(Entry(self._last_seq, event, size))
-        self._size_bytes += size
-        return filled
-
-    async def _until_drained(self) -> None:
+    async def until_drained(self, owed_bytes: int) -> None:
+        """Wait until somebody has read; the bytes no longer count as put by someone who does not wait."""
+        self._owed_bytes = max(0, self._owed_bytes - owed_bytes)
+        while not self._closed and self._size_bytes > self._limit_bytes:
+            drained = self._loop.create_future()
+            self._waiting.append(drained)
+            await drained
         if self._closed:
-            # A cancellation on its way arrives here, and lets the component close its provider's stream.
-            await asyncio.sleep(0)
-            raise RunStopped
-        drained = self._loop.create_future()
-        self._waiting.append(drained)
-        await drained
+            await _Stop()
 
     def _release_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         for drained in waiting:
             if not drained.done():
                 drained.set_result(None)
+
+
+class _Done:
+    """Awaited without a wait."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+class _Turn:
+    """Awaited for one turn of the loop."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class _Stop:
+    """Raises RunStopped, unless a cancellation comes first: that lets the component close its provider's stream."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        for _ in range(CANCELLATION_TURNS):
+            yield
+        raise RunStopped
+
+
+class _Room:
+    """Awaited until there is room again."""
+
+    def __init__(self, queue: CallbackQueue, owed_bytes: int) -> None:
+        self._queue = queue
+        self._owed_bytes = owed_bytes
+
+    def __await__(self) -> Generator[None, None, None]:
+        return self._queue.until_drained(self._owed_bytes).__await__()
+
+
+_DONE, _TURN = _Done(), _Turn()

@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from haystream_service.run.ending import Completed, DeadlineExceeded, Failed
+from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Failed
 from haystream_service.run.events import Started
-from haystream_service.run.joining import joined
-from haystream_service.run.log import RunLog
 from haystream_service.run.queue import CallbackQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable
 
-    from haystream_service.run.ending import Ending
-    from haystream_service.run.events import Entry, Event, Finished
+    from haystream_service.run.ending import Ending, Failure
+    from haystream_service.run.events import Entry, Event, Finished, Usage
+    from haystream_service.run.store import Log, RunRecord
 
 
 class Sink(Protocol):
-    """Where a pipeline's callbacks put what happens. Both raise RunStopped once nobody wants it."""
+    """Where a pipeline's callbacks put what happens. All raise RunStopped once nobody wants it."""
 
-    async def put(self, event: Event) -> None:
-        """Put from the event loop."""
+    def put(self, event: Event) -> Awaitable[None]:
+        """Put from the event loop; the result is to be awaited, and waits while the reader is behind."""
+        ...
 
     def put_from_thread(self, event: Event) -> None:
-        """Put from any other thread."""
+        """Put from any other thread; blocks it while the reader is behind."""
+
+    def account(self, usage: Usage) -> None:
+        """Note what the run has used, as soon as that is known."""
 
 
 class Work(Protocol):
-    """What a run does: it fills the sink, and returns its last event."""
+    """What a run does within some seconds: it fills the sink, and returns its last event, whose usage the run adds."""
 
-    async def __call__(self, sink: Sink, /) -> Finished:
+    async def __call__(self, sink: Sink, seconds: float, /) -> Finished:
         """Do it."""
         ...
 
 
 class Follower(Protocol):
-    """Someone who reads a run."""
+    """Someone who reads a run. `leads`: the run goes no faster than the slowest way of those who do."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether the run waits for this reader even where another one is ahead."""
+        ...
 
     def wake(self) -> None:
         """There is something new to read, the ending perhaps."""
@@ -54,31 +61,72 @@ class Budget:
 
     seconds: float
     queue_bytes: int
-    replay_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisconnect:
+    """What becomes of a run that nobody reads any more: it stops, or goes on, for `grace_seconds` where that is set."""
+
+    goes_on: bool = False
+    grace_seconds: float | None = None
+
+
+class RunObserver(Protocol):
+    """Who has to know what becomes of a run."""
+
+    def on_ended(self, run: Run, error: BaseException | None) -> None:
+        """Take note of the run's ending; the error is there where that is `Failed`."""
+
+    def on_over(self, run: Run) -> None:
+        """Take note that the work is done and nobody reads the run any more: nothing is left of it but its log."""
+
+    def explain(self, error: BaseException, /) -> Failure:
+        """Return what made the run fail."""
+        ...
 
 
 class Run:
     """A pipeline at work, and whoever reads it.
 
     `ending` is None while the run goes on, and is set once. Readers see all entries before they see the ending.
-    A run is over, and `on_over` called, once its task is done and nobody reads it: until then it takes memory.
+    What enters the queue is drawn into the log by a reader: by those who lead, while there are any, so that the run
+    goes at their speed; else by the one who is ahead. With no reader the run draws it itself and is not held back.
     """
 
-    def __init__(self, run_id: str, pipeline: str, budget: Budget, on_over: Callable[[Run], None]) -> None:
-        self.id = run_id
-        self.pipeline = pipeline
+    def __init__(
+        self,
+        record: RunRecord,
+        log: Log,
+        budget: Budget,
+        on_disconnect: OnDisconnect,
+        observer: RunObserver,
+    ) -> None:
+        self.record = record
+        self.log = log
         self.ending: Ending | None = None
+        self.usage: tuple[Usage, ...] = ()
         self._budget = budget
-        self._queue = CallbackQueue(budget.queue_bytes, self._wake_followers)
-        self._log = RunLog(budget.replay_bytes)
-        self._on_over = on_over
+        self._on_disconnect = on_disconnect
+        self._observer = observer
+        self._queue = CallbackQueue(budget.queue_bytes, self._on_filled)
         self._followers: set[Follower] = set()
+        self._grace: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def seconds(self) -> float:
-        """How long the run may take."""
-        return self._budget.seconds
+    def id(self) -> str:
+        """The run's id."""
+        return self.record.id
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether anybody reads the run."""
+        return bool(self._followers)
+
+    @property
+    def is_in_grace(self) -> bool:
+        """Whether the run waits for a reader to come back before it is stopped."""
+        return self._grace is not None
 
     def start(self, work: Work) -> asyncio.Task[None]:
         """Begin the work; return its task, which the run itself holds."""
@@ -91,53 +139,94 @@ class Run:
         if self._end(ending) and self._task is not None:
             self._task.cancel()
 
-    def read(self, after_seq: int) -> list[Entry]:
-        """Return all entries after a sequence number that are there now."""
-        if after_seq < self._log.last_seq:
-            return self._log.after(after_seq)
-        fresh = joined(self._queue.drain())
-        self._log.append(fresh)
-        return fresh
+    def put(self, event: Event) -> Awaitable[None]:
+        """Put from the event loop, as Sink."""
+        return self._queue.put(event)
 
-    @contextmanager
-    def followed_by(self, follower: Follower) -> Generator[None]:
-        """Tell a reader of all that is new while the block lasts."""
+    def put_from_thread(self, event: Event) -> None:
+        """Put from any other thread, as Sink."""
+        self._queue.put_from_thread(event)
+
+    def account(self, usage: Usage) -> None:
+        """Note what the run has used: once per component and model, in all."""
+        self.usage = _with(self.usage, usage)
+
+    def join(self, follower: Follower) -> None:
+        """Tell a reader of all that is new until it leaves."""
         self._followers.add(follower)
-        try:
-            yield
-        finally:
-            self._followers.discard(follower)
-            self._check_over()
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
-    def dismiss_followers(self, ending: Ending) -> None:
-        """Have whoever still reads stop with an ending of their own."""
-        for follower in self._followers:
-            follower.dismiss(ending)
+    def leave(self, follower: Follower, why: Ending) -> None:
+        """Forget a reader; the last one may leave a run that nobody wants any more."""
+        self._followers.discard(follower)
+        self._wake_followers()  # one of them may be ahead now
+        if not self._followers and self.ending is None:
+            self._left_alone(why)
+        self._check_over()
+
+    def read(self, follower: Follower, after_seq: int) -> list[Entry]:
+        """Return all entries after a sequence number that are there now for this reader."""
+        if after_seq < self.log.last_seq:
+            return self.log.after(after_seq)
+        if self.ending is None and not follower.leads and any(other.leads for other in self._followers):
+            return []
+        return self._draw(follower)
 
     async def _drive(self, work: Work) -> None:
         limit = asyncio.timeout(self._budget.seconds)
         try:
             async with limit:
-                await self._queue.put(Started(self.id, self.pipeline))
-                await self._queue.put(await work(self._queue))
+                await self._queue.put(Started(self.id, self.record.pipeline))
+                finished = await work(self, self._budget.seconds)
+                await self._queue.put(replace(finished, usage=self.usage))
             self._end(Completed())
         except BaseException as error:  # whatever it is, readers have to learn that the run is over
-            self._end(DeadlineExceeded() if limit.expired() else Failed(error))
+            if limit.expired():
+                self._end(DeadlineExceeded())
+            else:
+                self._end(Failed(self._observer.explain(error)), error)
             if not isinstance(error, Exception):  # a cancellation, above all, is never swallowed
                 raise
 
-    def _end(self, ending: Ending) -> bool:
+    def _end(self, ending: Ending, error: BaseException | None = None) -> bool:
         """Set the ending if there is none yet; return whether this one counts."""
         if self.ending is not None:
             return False
         self.ending = ending
         self._queue.close()
+        self._observer.on_ended(self, error)
         self._wake_followers()
         return True
 
-    def _wake_followers(self) -> None:
+    def _left_alone(self, why: Ending) -> None:
+        if not self._on_disconnect.goes_on:
+            self.stop(why)
+            return
+        self._draw()
+        if self._on_disconnect.grace_seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(self._on_disconnect.grace_seconds, self.stop, Disconnected())
+
+    def _draw(self, reader: Follower | None = None) -> list[Entry]:
+        """Move what is in the queue into the log, and tell the other readers."""
+        entries = self._queue.drain()
+        if entries:
+            self.log.append(entries)
+            self._wake_followers(besides=reader)
+        return entries
+
+    def _on_filled(self) -> None:
+        if self._followers:
+            self._wake_followers()
+        else:
+            self._draw()
+
+    def _wake_followers(self, besides: Follower | None = None) -> None:
         for follower in self._followers:
-            follower.wake()
+            if follower is not besides:
+                follower.wake()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -146,4 +235,22 @@ class Run:
 
     def _check_over(self) -> None:
         if self._task is not None and self._task.done() and not self._followers:
-            self._on_over(self)
+            if self._grace is not None:
+                self._grace.cancel()
+            self._draw()
+            self._observer.on_over(self)
+
+
+def _with(usages: tuple[Usage, ...], more: Usage) -> tuple[Usage, ...]:
+    """Return the sums per component and model with one more in them."""
+    sums = {(usage.component, usage.model): usage for usage in usages}
+    before = sums.get((more.component, more.model))
+    if before is not None:
+        more = replace(
+            more,
+            prompt_tokens=before.prompt_tokens + more.prompt_tokens,
+            completion_tokens=before.completion_tokens + more.completion_tokens,
+            total_tokens=before.total_tokens + more.total_tokens,
+        )
+    sums[more.component, more.model] = more
+    return tuple(sums.values())

@@ -1,31 +1,44 @@
-"""All runs of the service: who may start, what goes on, and how it all comes to an end."""
+"""All runs of the service: who may start, who may read which, what goes on, and how it all comes to an end."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeAlias
 
-from haystream_service.errors import RunExists, ServiceDraining, TooManyRuns
-from haystream_service.run.ending import Drained
+from haystream_service.errors import RunExists, RunNotFound, ServiceDraining, TooManyRuns
+from haystream_service.run.ending import Cancelled, Disconnected, Drained
 from haystream_service.run.run import Run
+from haystream_service.run.store import EndedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
-    from haystream_service.run.run import Budget, Work
+    from haystream_service.run.ending import Failure
+    from haystream_service.run.run import Budget, Follower, OnDisconnect, Work
+    from haystream_service.run.store import RunKey, RunRecord, RunStore
+
+    OnEnded: TypeAlias = Callable[[Run, BaseException | None], None]
 
 # What a component gets to close its connections when it is cancelled, and a reader to take what is still there.
 STOP_SECONDS = 1.0
 
 
 class Runs:
-    """All runs that are not over: at work, or still being read."""
+    """The runs that are not over: at work, or still being read; and the way to those whose log is kept.
 
-    def __init__(self, max_runs: int) -> None:
+    `_by_key` finds the runs that can be read; one whose readers all left, and that is being stopped for it, is in
+    `_runs` alone, and its id is free. Each principal has ids of its own.
+    """
+
+    def __init__(self, max_runs: int, store: RunStore, explain: Callable[[BaseException], Failure]) -> None:
         self._max_runs = max_runs
-        self._runs: dict[str, Run] = {}
+        self._store = store
+        self.explain = explain
+        self._runs: dict[Run, OnEnded] = {}
+        self._by_key: dict[RunKey, Run] = {}
+        self._readers: set[Follower] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -34,25 +47,64 @@ class Runs:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[Run]:
-        return iter(list(self._runs.values()))
+        return iter(list(self._runs))
 
-    def admit(self, run_id: str) -> None:
-        """Raise ServiceDraining, TooManyRuns or RunExists where a new run has no place."""
+    def admit(self) -> None:
+        """Raise ServiceDraining or TooManyRuns where a new run has no place."""
         if self._draining:
             raise ServiceDraining
-        if run_id in self._runs:
-            raise RunExists(run_id)
         if len(self._runs) >= self._max_runs:
             raise TooManyRuns(self._max_runs)
 
-    def start(self, run_id: str, pipeline: str, budget: Budget, work: Work) -> Run:
-        """Start a run; an empty id gets one made up. Raises as `admit`."""
-        self.admit(run_id)
-        run = Run(run_id or secrets.token_hex(12), pipeline, budget, self._forget)
-        self._runs[run.id] = run
+    def start(
+        self, record: RunRecord, budget: Budget, on_disconnect: OnDisconnect, work: Work, on_ended: OnEnded
+    ) -> Run:
+        """Start a run. Raises as `admit`, and RunExists where its id is taken."""
+        self.admit()
+        if record.key in self._by_key:
+            raise RunExists(record.id)
+        log = self._store.open(record)
+        run = Run(record, log, budget, on_disconnect, self)
+        self._runs[run] = on_ended
+        self._by_key[record.key] = run
         self._idle.clear()
         run.start(work)
         return run
+
+    async def find(self, run_id: str, principal: str) -> Run | EndedRun | None:
+        """Return a run of the principal's that can be read."""
+        key = (principal, run_id)
+        return self._by_key.get(key) or await self._store.find(key)
+
+    async def get(self, run_id: str, principal: str) -> Run | EndedRun:
+        """Return a run of the principal's that can be read. Raises RunNotFound, for another's run as well."""
+        run = await self.find(run_id, principal)
+        if run is None:
+            raise RunNotFound(run_id)
+        return run
+
+    async def cancel(self, run_id: str, principal: str) -> None:
+        """Stop a run; one that has ended stays as it is. Raises RunNotFound."""
+        run = await self.get(run_id, principal)
+        if isinstance(run, Run):
+            run.stop(Cancelled())
+
+    @contextmanager
+    def reading(self, reader: Follower) -> Generator[None]:
+        """Have the drain wait for a reader while the block lasts. Raises ServiceDraining where it has begun."""
+        if self._draining:
+            raise ServiceDraining
+        self._readers.add(reader)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._readers.discard(reader)
+            self._check_idle()
+
+    async def until_idle(self) -> None:
+        """Wait until there is no run and no reader."""
+        await self._idle.wait()
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new runs, and wait for the others; after the grace, end first their work and then their readers."""
@@ -63,17 +115,37 @@ class Runs:
             run.stop(Drained())
         if await self._is_idle_within(STOP_SECONDS):
             return
-        for run in self:
-            run.dismiss_followers(Drained())
+        for reader in self._readers:
+            reader.dismiss(Drained())
         await self._is_idle_within(STOP_SECONDS)
+
+    def on_ended(self, run: Run, error: BaseException | None) -> None:
+        """Take note of a run's ending: nobody reads on what all its readers have left."""
+        if isinstance(run.ending, Disconnected):
+            del self._by_key[run.record.key]
+            self._store.drop(run.record.key)
+        self._runs[run](run, error)
+
+    def on_over(self, run: Run) -> None:
+        """Let go of a run; its log stays for its time to live."""
+        del self._runs[run]
+        if self._by_key.get(run.record.key) is run:
+            del self._by_key[run.record.key]
+            if run.ending is not None:
+                self._store.keep(EndedRun(run.record, run.log, run.ending, run.usage))
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if not self._runs and not self._readers:
+            self._idle.set()
 
     async def _is_idle_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                await self.until_idle()
         return self._idle.is_set()
 
-    def _forget(self, run: Run) -> None:
-        self._runs.pop(run.id, None)
-        if not self._runs:
-            self._idle.set()
+
+def new_run_id() -> str:
+    """Return an id that nobody can guess."""
+    return secrets.token_hex(12)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from haystream_service.run.ending import ReaderTooSlow
+from haystream_service.run.ending import Disconnected, ReaderTooSlow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry
-    from haystream_service.run.run import Run
+    from haystream_service.run.run import Follower
 
 
 class Reader(Protocol):
-    """The far end of a stream. Both wait for as long as the transport's flow control says."""
+    """The far end of a stream. Both ways of sending wait for as long as the transport's flow control says."""
 
     async def send(self, entry: Entry) -> None:
         """Send an event."""
@@ -24,23 +25,51 @@ class Reader(Protocol):
     async def beat(self, seq: int) -> None:
         """Say that the run is alive; `seq` is the number of the event before."""
 
+    def why_gone(self, error: BaseException) -> Ending:
+        """Tell what an error means that came out of sending, or out of a wait."""
+        ...
+
+
+class Source(Protocol):
+    """A run as its readers see it: at work, over, or somewhere else."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the run has ended, once it has."""
+        ...
+
+    def join(self, follower: Follower) -> None:
+        """Tell a follower of all that is new."""
+
+    def leave(self, follower: Follower, why: Ending) -> None:
+        """Forget a follower."""
+
+    def read(self, follower: Follower, after_seq: int) -> list[Entry]:
+        """Return what there is now for a follower."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The silence that a heartbeat fills, and for how long a reader may take nothing while there is something."""
+
+    heartbeat_seconds: float
+    slow_reader_seconds: float
+
 
 class Writer:
-    """Follows one run for one reader.
+    """Follows one run for one reader, from after `after_seq` on. For one that `leads` the run waits."""
 
-    A heartbeat fills each silence of `heartbeat_seconds`. A reader that takes nothing for `slow_reader_seconds` while
-    there is something for it is given up.
-    """
-
-    def __init__(self, run: Run, reader: Reader, *, heartbeat_seconds: float, slow_reader_seconds: float) -> None:
-        self._run = run
+    def __init__(self, source: Source, reader: Reader, patience: Patience, *, leads: bool, after_seq: int = 0) -> None:
+        self.leads = leads
+        self.delivered_seq = after_seq
+        self._source = source
         self._reader = reader
-        self._heartbeat_seconds = heartbeat_seconds
-        self._slow_reader_seconds = slow_reader_seconds
+        self._patience = patience
         self._something_new = asyncio.Event()
-        self._patience: asyncio.Timeout | None = None  # while a send waits
+        self._limit = asyncio.timeout(None)
+        self._is_sending = False
         self._dismissal: Ending | None = None
-        self.delivered_seq = 0
 
     def wake(self) -> None:
         """Look for something new to read."""
@@ -50,66 +79,84 @@ class Writer:
         """Stop, also where a send waits for the reader."""
         self._dismissal = ending
         self._something_new.set()
-        if self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        self._give_up()
 
     async def follow(self) -> Ending:
-        """Write until the run has ended and the reader has all of it; return how it ended for this reader."""
-        pulse = Pulse(self._heartbeat_seconds, self.wake)
-        try:
-            with self._run.followed_by(self):
-                return await self._follow(pulse)
-        except TimeoutError:
-            return self._dismissal or ReaderTooSlow()
-        finally:
-            pulse.stop()
+        """Write until the run has ended and the reader has all of it; return how it ended for this reader.
 
-    async def _follow(self, pulse: Pulse) -> Ending:
+        Raises what sending raises, and CancelledError where the reader's call is cancelled.
+        """
+        silence = Alarm(self._patience.heartbeat_seconds, self.wake)
+        standstill = Alarm(self._patience.slow_reader_seconds, self._give_up)
+        why: Ending = Disconnected()
+        self._source.join(self)
+        try:
+            async with self._limit:
+                why = await self._follow(silence, standstill)
+        except TimeoutError:
+            why = self._dismissal or ReaderTooSlow()
+        except BaseException as error:
+            why = self._reader.why_gone(error)
+            raise
+        finally:
+            silence.stop()
+            standstill.stop()
+            self._source.leave(self, why)
+        return why
+
+    async def _follow(self, silence: Alarm, standstill: Alarm) -> Ending:
         while self._dismissal is None:
             self._something_new.clear()
-            ending = self._run.ending  # before the read: what comes between the two is read next time
-            entries = self._run.read(self.delivered_seq)
+            ending = self._source.ending  # before the read: what comes between the two is read next time
+            entries = self._source.read(self, self.delivered_seq)
             if entries:
-                await self._send(entries)
-                pulse.reset()
+                await self._send(entries, standstill)
+                silence.reset()
             elif ending is not None:
                 return ending
-            elif pulse.is_due():
-                await self._within_patience(self._reader.beat(self.delivered_seq))
-                pulse.reset()
+            elif silence.is_due():
+                await self._beat(standstill)
+                silence.reset()
             else:
                 await self._something_new.wait()
         return self._dismissal
 
-    async def _send(self, entries: list[Entry]) -> None:
+    async def _send(self, entries: list[Entry], standstill: Alarm) -> None:
+        self._is_sending = True
         for entry in entries:
-            await self._within_patience(self._reader.send(entry))
+            standstill.reset()
+            await self._reader.send(entry)
             self.delivered_seq = entry.seq
+        self._is_sending = False
 
-    async def _within_patience(self, sending: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self._slow_reader_seconds) as self._patience:
-                await sending
-        finally:
-            self._patience = None
+    async def _beat(self, standstill: Alarm) -> None:
+        self._is_sending = True
+        standstill.reset()
+        await self._reader.beat(self.delivered_seq)
+        self._is_sending = False
+
+    def _give_up(self) -> None:
+        if self._is_sending:
+            self._is_sending = False
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
 
-class Pulse:
-    """Calls back after a silence. One timer, re-armed only when it fires: a busy stream costs nothing."""
+class Alarm:
+    """Calls back each time that long has passed since the last reset. One timer, which only moves when it fires."""
 
-    def __init__(self, seconds: float, on_silence: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, on_due: Callable[[], None]) -> None:
         self._seconds = seconds
-        self._on_silence = on_silence
+        self._on_due = on_due
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + seconds
         self._timer = self._loop.call_at(self._due, self._fire)
 
     def reset(self) -> None:
-        """Say that something was heard now."""
+        """Begin anew."""
         self._due = self._loop.time() + self._seconds
 
     def is_due(self) -> bool:
-        """Tell whether the silence has lasted."""
+        """Tell whether that long has passed."""
         return self._loop.time() >= self._due
 
     def stop(self) -> None:
@@ -118,7 +165,7 @@ class Pulse:
 
     def _fire(self) -> None:
         if self.is_due():
-            self._on_silence()
+            self._on_due()
             self._timer = self._loop.call_later(self._seconds, self._fire)
         else:
             self._timer = self._loop.call_at(self._due, self._fire)

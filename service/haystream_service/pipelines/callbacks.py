@@ -1,0 +1,52 @@
+"""The streaming callback, which fits every component, wherever that calls it from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, TypeAlias
+
+from haystream_service.pipelines.chunks import events_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from haystack.dataclasses import StreamingChunk
+
+    from haystream_service.run.events import Event
+    from haystream_service.run.run import Sink
+
+    Callback: TypeAlias = Callable[[StreamingChunk], Awaitable[None] | None]
+
+
+def callback_for(component: str, sink: Sink) -> Callback:
+    """Return a callback. To be called on the event loop.
+
+    Called on the loop it returns what is to be awaited; in a thread it blocks. Which of the two a component does cannot
+    be told beforehand: one with `run_async` may hand its callback to a thread, as llama.cpp's does, and so does an
+    Agent whose model is sync, or whose tools are. Haystack awaits whatever a callback returns to it on the loop. It is
+    a function, not an object: Haystack deep-copies a component's inputs, and only functions stay what they are.
+    """
+    loop_thread = threading.get_ident()
+
+    def callback(chunk: StreamingChunk) -> Awaitable[None] | None:
+        events = events_of(chunk, component)
+        if threading.get_ident() == loop_thread:
+            return sink.put(events[0]) if len(events) == 1 else _put_each(sink, events)
+        for event in events:
+            sink.put_from_thread(event)
+        return None
+
+    return callback
+
+
+async def _put_each(sink: Sink, events: list[Event]) -> None:
+    for event in events:
+        await sink.put(event)
+
+
+def quiet_misleading_warning() -> None:
+    """Keep Haystack from warning, at every run, that the callback is no coroutine function and may block the loop."""
+    logging.getLogger("haystack.dataclasses.streaming_chunk").addFilter(
+        lambda record: "sync streaming callback was provided at runtime" not in record.getMessage()
+    )

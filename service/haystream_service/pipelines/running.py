@@ -1,0 +1,122 @@
+"""One run of a Haystack pipeline: a call fitted to it, and what it brings put into the sink as it comes."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from haystream_service.pipelines.callbacks import callback_for
+from haystream_service.pipelines.documents import document_events
+from haystream_service.pipelines.inputs import data_for
+from haystream_service.pipelines.outputs import finished, usages
+from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK, TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from haystack import Document, Pipeline
+
+    from haystream_service.pipelines.call import Call
+    from haystream_service.pipelines.inputs import Data
+    from haystream_service.pipelines.shape import Shape
+    from haystream_service.run.events import Finished
+    from haystream_service.run.run import Sink
+
+    Outputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A call that fits the pipeline. `timed_components` take the seconds that there are as an input."""
+
+    data: Data
+    streaming_components: Sequence[str]
+    timed_components: Sequence[str]
+    document_sockets: Mapping[str, Sequence[str]]
+    include_outputs_from: frozenset[str]
+    wanted: Mapping[str, frozenset[str] | None]
+
+
+def prepare(shape: Shape, call: Call) -> PreparedCall:
+    """Fit a call to a pipeline. Raises InvalidRequest."""
+    data = data_for(shape, call)
+    streaming = call.streaming_components or list(shape.streaming_components)
+    for component in streaming:
+        if options := shape.usage_options.get(component):
+            data[component] = {GENERATION_KWARGS: options} | data.get(component, {})
+            data[component][GENERATION_KWARGS] = {**options, **data[component][GENERATION_KWARGS]}
+    wanted: dict[str, frozenset[str] | None] = {
+        component: frozenset(sockets) for component, sockets in shape.outputs.items()
+    }
+    wanted.update(dict.fromkeys(call.include_outputs_from))
+    return PreparedCall(
+        data=data,
+        streaming_components=streaming,
+        timed_components=[
+            component for component, name in shape.sockets if name == TIMEOUT and name not in data.get(component, {})
+        ],
+        document_sockets=shape.document_sockets,
+        # Every generator's replies, wherever it stands: they tell the usage, and why the answer ends.
+        include_outputs_from=frozenset(call.include_outputs_from).union(
+            shape.streaming_components, shape.document_sockets
+        ),
+        wanted=wanted,
+    )
+
+
+async def run_pipeline(pipeline: Pipeline, call: PreparedCall, sink: Sink, seconds: float) -> Finished:
+    """Run a pipeline; what it streams goes into the sink. Raises what Haystack raises."""
+    data = {component: dict(values) for component, values in call.data.items()}
+    for component in call.streaming_components:
+        data.setdefault(component, {})[STREAMING_CALLBACK] = callback_for(component, sink)
+    for component in call.timed_components:
+        data.setdefault(component, {})[TIMEOUT] = seconds
+    progress = Progress(sink, call.document_sockets)
+    partials = pipeline.run_async_generator(data, include_outputs_from=set(call.include_outputs_from))
+    async with aclosing(partials):
+        try:
+            async for partial in partials:
+                await progress.take(partial)
+        except BaseException:
+            progress.account()
+            raise
+    return finished(progress.outputs, call.wanted)
+
+
+class Progress:
+    """What the components have brought so far. Haystack yields the outputs of each, and at the end those of all."""
+
+    def __init__(self, sink: Sink, document_sockets: Mapping[str, Sequence[str]]) -> None:
+        self.outputs: dict[str, Outputs] = {}
+        self._sink = sink
+        self._document_sockets = document_sockets
+        self._shown: dict[str, list[tuple[str, float | None]]] = {}
+        self._newest: Mapping[str, Outputs] = {}
+
+    async def take(self, partial: Mapping[str, Outputs]) -> None:
+        """Take what Haystack yields: documents are shown, usage counts as soon as this was not the end."""
+        self.account()
+        self._newest = partial
+        self.outputs.update(partial)
+        for component, values in partial.items():
+            for socket in self._document_sockets.get(component, ()):
+                await self._show(component, values.get(socket))
+
+    def account(self) -> None:
+        """Count what the components used that came last."""
+        for component, values in self._newest.items():
+            for usage in usages(component, values):
+                self._sink.account(usage)
+        self._newest = {}
+
+    async def _show(self, component: str, documents: list[Document] | None) -> None:
+        """Send a component's documents, once: at the end they come again."""
+        if documents is None:
+            return
+        fingerprint = [(document.id, document.score) for document in documents]
+        if self._shown.get(component) == fingerprint:
+            return
+        self._shown[component] = fingerprint
+        for event in document_events(component, documents):
+            await self._sink.put(event)

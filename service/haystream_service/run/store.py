@@ -1,0 +1,162 @@
+"""Where the logs of runs are kept for those who come back. An interface, and its form in the memory of one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from haystream_service.run.log import RunLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from haystream_service.run.ending import Ending
+    from haystream_service.run.events import Entry, Usage
+    from haystream_service.run.run import Follower
+
+
+RunKey: TypeAlias = tuple[str, str]
+"""A principal and the id of a run: nobody can ask for another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run is: its id, who may read and cancel it, what runs, and a hash of what was asked."""
+
+    id: str
+    principal: str
+    pipeline: str
+    request_hash: bytes
+
+    @property
+    def key(self) -> RunKey:
+        """What the run is found by."""
+        return self.principal, self.id
+
+
+class Log(Protocol):
+    """What a run has delivered. Its run alone appends."""
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest entry."""
+        ...
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Keep entries that follow those already here."""
+
+    def after(self, seq: int) -> list[Entry]:
+        """Return what follows a sequence number, led by a Gap where not all of it is there any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that is over, and can still be read."""
+
+    record: RunRecord
+    log: Log
+    ending: Ending
+    usage: tuple[Usage, ...]
+
+    def join(self, follower: Follower) -> None:
+        """Nothing new will come, so nobody has to be told."""
+
+    def leave(self, follower: Follower, why: Ending) -> None:
+        """Nothing depends on its readers."""
+
+    def read(self, follower: Follower, after_seq: int) -> list[Entry]:
+        """Return all entries after a sequence number."""
+        return self.log.after(after_seq)
+
+
+class RunStore(Protocol):
+    """Keeps logs from a run's beginning to the end of its time to live."""
+
+    def open(self, record: RunRecord) -> Log:
+        """Begin a run's log."""
+        ...
+
+    def keep(self, ended: EndedRun) -> None:
+        """Keep the log of a run that is over, for as long as the store keeps such logs."""
+
+    def drop(self, key: RunKey) -> None:
+        """Forget a run whose log nobody is to read."""
+
+    async def find(self, key: RunKey) -> EndedRun | None:
+        """Return a run that is over, as long as its log is kept."""
+        ...
+
+
+class MemoryStore:
+    """Keeps the logs in memory: those that ended within `keep_seconds`, the newest first within `total_bytes`.
+
+    One timer, for the oldest of them.
+    """
+
+    def __init__(self, run_bytes: int, keep_seconds: float, total_bytes: int) -> None:
+        self._run_bytes = run_bytes
+        self._keep_seconds = keep_seconds
+        self._total_bytes = total_bytes
+        self._loop = asyncio.get_running_loop()
+        self._logs: dict[RunKey, RunLog] = {}
+        self._ended: OrderedDict[RunKey, tuple[float, EndedRun]] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    @property
+    def ended_bytes(self) -> int:
+        """How much memory the logs of ended runs take."""
+        return self._ended_bytes
+
+    def open(self, record: RunRecord) -> RunLog:
+        """Begin a run's log; one of the same id that ended is forgotten."""
+        self.drop(record.key)
+        self._logs[record.key] = RunLog(self._run_bytes)
+        return self._logs[record.key]
+
+    def keep(self, ended: EndedRun) -> None:
+        """Keep a log from now on for the time to live, at the cost of the oldest where there is no room."""
+        key = ended.record.key
+        self._ended[key] = (self._loop.time() + self._keep_seconds, ended)
+        self._ended_bytes += self._logs[key].size_bytes
+        while self._ended_bytes > self._total_bytes:
+            self.drop(next(iter(self._ended)))
+        self._wait_for_oldest()
+
+    def drop(self, key: RunKey) -> None:
+        """Forget a run."""
+        log = self._logs.pop(key, None)
+        if log is not None and self._ended.pop(key, None) is not None:
+            self._ended_bytes -= log.size_bytes
+
+    def close(self) -> None:
+        """Forget everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._logs.clear()
+        self._ended.clear()
+
+    async def find(self, key: RunKey) -> EndedRun | None:
+        """Return a run that is over and kept."""
+        _, ended = self._ended.get(key, (0.0, None))
+        return ended
+
+    def _wait_for_oldest(self) -> None:
+        if self._timer is None and self._ended:
+            until, _ = next(iter(self._ended.values()))
+            self._timer = self._loop.call_at(until, self._forget_old)
+
+    def _forget_old(self) -> None:
+        self._timer = None
+        while self._ended:
+            key, (until, _) = next(iter(self._ended.items()))
+            if until > self._loop.time():
+                break
+            self.drop(key)
+        self._wait_for_oldest()
