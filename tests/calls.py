@@ -45,9 +45,14 @@ def kinds_of(events: Sequence[chat_pb2.Event]) -> list[str]:
     return [event.WhichOneof("kind") or "" for event in events]
 
 
+def trailers_of(metadata: Any) -> dict[str, Any]:
+    """Return trailing metadata by name."""
+    return dict(cast("Iterable[tuple[str, Any]]", metadata))
+
+
 def complaint_of(error: grpc.aio.AioRpcError) -> Complaint:
     """Unpack an error. Fails where it has no google.rpc.Status."""
-    trailers = dict(cast("Iterable[tuple[str, Any]]", error.trailing_metadata()))
+    trailers = trailers_of(error.trailing_metadata())
     status = status_pb2.Status.FromString(trailers.pop("grpc-status-details-bin"))
     assert status.code == error.code().value[0]
     assert status.message == error.details()

@@ -107,7 +107,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     yield
     pool.shutdown(wait=False)
     for thread in _threads() - threads:
-        if thread.name.startswith(("components", "haystream-build")):
+        if thread.name.startswith(("components", "haystream-")):
             thread.join(SETTLE_SECONDS)
     late = asyncio.all_tasks() - tasks - {asyncio.current_task()}
     if late:  # calls and generators that are closing

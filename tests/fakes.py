@@ -18,7 +18,8 @@ from haystack.dataclasses import (
     ToolCall,
     ToolCallDelta,
 )
-from haystack.tools import Tool, ToolsType
+from haystack.tools import ToolsType  # noqa: TC002 - Haystack reads the annotations of `run`
+from haystack.tools.tool import Tool
 
 from haystream_service.run.queue import RunStopped
 
@@ -269,7 +270,12 @@ class SyncChatFake:
 
 def agent_of(model: Any) -> Agent:
     """Return an Agent with one tool."""
-    return Agent(chat_generator=model, tools=[weather_tool(lambda city: f"Sunny in {city}")])
+    return Agent(chat_generator=model, tools=[weather_tool(sunny)])
+
+
+def sunny(city: str) -> str:
+    """Tell the weather."""
+    return f"Sunny in {city}"
 
 
 def weather_tool(function: Callable[..., str]) -> Tool:

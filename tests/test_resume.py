@@ -11,11 +11,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from haystream.v1 import chat_pb2
 from haystream_service.run.ending import Completed, Disconnected
-from tests.calls import all_events, complaint_of, kinds_of, text_of
+from tests.calls import all_events, complaint_of, kinds_of, text_of, trailers_of
 from tests.conftest import Served, served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tests.calls import Complaint
     from tests.fakes import Stage
@@ -57,10 +57,10 @@ async def refusal_of(call: grpc.aio.UnaryStreamCall[chat_pb2.ResumeRequest, chat
     return complaint_of(caught.value)
 
 
-async def left_alone(running: Served) -> None:
-    """Wait until the service knows that the reader has gone."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the service work until something that nobody is told of has happened."""
     async with asyncio.timeout(5):
-        while any(run.has_readers for run in running.runs):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
 
 
@@ -76,8 +76,7 @@ async def test_a_run_that_continues_is_read_on_from_where_its_reader_left(speake
     assert seqs == sorted(set(seqs))
     assert kinds_of(after)[-1] == "finished"
     assert await call.code() is grpc.StatusCode.OK
-    trailers = dict(await call.trailing_metadata())
-    assert trailers == {"x-run-id": "r", "x-last-seq": str(after[-1].seq)}
+    assert trailers_of(await call.trailing_metadata()) == {"x-run-id": "r", "x-last-seq": str(after[-1].seq)}
 
 
 async def test_a_run_that_continues_comes_to_its_end_without_a_reader(speaker: Served, stage: Stage) -> None:
@@ -143,11 +142,10 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_run_alive(fake
     stage.chunks = 1
     await first_of(fake, request, 1)
     [run] = fake.runs
-    await left_alone(fake)
-    assert run.is_in_grace
+    await until(lambda: run.is_in_grace)
     call = resume(fake)
     await anext(aiter(call))
-    assert not run.is_in_grace
+    assert run.has_readers
     stage.proceed.set()
     await all_events(call)
     assert run.ending == Completed()
@@ -218,9 +216,7 @@ async def test_an_ended_run_is_forgotten_after_its_time(stage: Stage) -> None:
     stage.proceed.set()
     async with served(default_pipeline="fake", replay_seconds=0.05) as running:
         await all_events(running.stub.Chat(ASK))
-        async with asyncio.timeout(5):
-            while len(running.service.store):
-                await asyncio.sleep(0)
+        await until(lambda: not len(running.service.store))
         complaint = await refusal_of(resume(running))
         assert (complaint.code, complaint.reason) == ("NOT_FOUND", "RUN_NOT_FOUND")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -265,18 +261,20 @@ async def test_resume_and_cancel_are_never_refused_for_want_of_room(stage: Stage
     async with served(default_pipeline="fake", max_runs=1) as running:
         call = running.stub.Chat(ASK)
         await stage.waiting.wait()
-        for attached in (resume(running), running.stub.Chat(ASK)):
-            assert (await anext(aiter(attached))).event.started.run_id == "r"
-            attached.cancel()
+        resumed, attached = resume(running), running.stub.Chat(ASK)
+        assert (await anext(aiter(resumed))).event.started.run_id == "r"
+        assert (await anext(aiter(attached))).event.started.run_id == "r"
         await running.stub.Cancel(chat_pb2.CancelRequest(run_id="r"))
-        with pytest.raises(grpc.aio.AioRpcError):
-            await all_events(call)
+        for reading in (call, attached):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await all_events(reading)
+        assert (await refusal_of(resumed)).reason == "RUN_CANCELLED"
 
 
 async def test_a_run_goes_at_the_speed_of_its_caller_however_fast_another_reads(stage: Stage) -> None:
     """Back-pressure comes from the Chat while there is one, and from the reader ahead when there is none."""
     stage.chunks, stage.text = 20_000, "x" * 1000
-    async with served(default_pipeline="fake") as running:
+    async with served(default_pipeline="fake", replay_bytes=40_000_000) as running:
         call = running.stub.Chat(ASK)
         await anext(aiter(call))
         other = asyncio.create_task(all_events(resume(running)))

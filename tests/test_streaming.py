@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-from haystack import Document, tracing
+from google.protobuf.json_format import MessageToDict
+from haystack import Document
 from haystack.dataclasses import ChatMessage, ReasoningContent, StreamingChunk
-from haystack.tracing import Span, Tracer
+from haystack.tracing.tracer import Span, Tracer, disable_tracing, enable_tracing
 
 from haystream.v1 import chat_pb2
 from haystream_service.pipelines.callbacks import callback_for
@@ -81,7 +82,7 @@ async def test_an_agent_shows_its_turns_and_ends_once(fake: Served, stage: Stage
     assert kinds_of(events)[-2] == "text"
     last = events[-1].finished
     assert last.reason == chat_pb2.FINISH_REASON_STOP
-    assert last.outputs["agent"]["exit_reason"] == "text"
+    assert MessageToDict(last.outputs)["agent"]["exit_reason"] == "text"
 
 
 async def test_an_agents_usage_is_the_sum_of_its_turns(fake: Served, stage: Stage) -> None:
@@ -110,8 +111,9 @@ async def test_the_usage_that_is_known_comes_with_a_failure(fake: Served, stage:
 
 async def test_documents_come_as_soon_as_they_are_found(fake: Served, stage: Stage) -> None:
     """Before the first token, while the model still thinks; once, though Haystack repeats them at the end."""
-    call = fake.stub.Chat(chat_pb2.ChatRequest(query="q", pipeline="finder", inputs={"finder": {"query": "sky"}}))
-    reader = aiter(call)
+    request = chat_pb2.ChatRequest(query="q", pipeline="finder")
+    request.inputs.update({"finder": {"query": "sky"}})
+    reader = aiter(fake.stub.Chat(request))
     events = [(await anext(reader)).event for _ in range(2)]
     await stage.waiting.wait()
     stage.proceed.set()
@@ -148,12 +150,12 @@ async def test_context_variables_and_spans_survive_the_way_into_threads(stage: S
     """What a component opens in a thread belongs to the pipeline's trace."""
     (tmp_path / "watched.py").write_text(WATCHED)
     recorder = Recorder()
-    tracing.enable_tracing(recorder)
+    enable_tracing(recorder)
     try:
         async with served(tmp_path) as running:
             await all_events(running.stub.Chat(ASK))
     finally:
-        tracing.disable_tracing()
+        disable_tracing()
     parents = {span.name: span.parent for span in recorder.spans}
     assert parents["in the thread"] == "haystack.component.run"
     assert stage.received == [{"thread": "haystream-sync_0"}]
@@ -198,7 +200,7 @@ def test_an_agents_end_has_the_reason_of_the_agent(exit_reason: str, said: str |
 
 def test_usage_is_read_under_both_of_its_names() -> None:
     """Providers call the same two numbers differently."""
-    metas = [
+    metas: list[dict[str, Any]] = [
         {"model": "a", "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 6}},
         {"model": "b", "usage": {"input_tokens": 3, "output_tokens": 2}},
         {"model": "c", "usage": {}},
@@ -261,27 +263,21 @@ class Recorder(Tracer):
     def __init__(self) -> None:
         self.spans: list[RecordedSpan] = []
 
-    def trace(  # type: ignore[override]  # a generator, made a context manager below
+    @contextmanager
+    def trace(
         self, operation_name: str, tags: dict[str, Any] | None = None, parent_span: Span | None = None
-    ) -> Any:
-        return self._trace(operation_name)
+    ) -> Generator[Span]:
+        parent = _current.get()
+        span = RecordedSpan(operation_name, parent.name if parent is not None else "")
+        self.spans.append(span)
+        token = _current.set(span)
+        try:
+            yield span
+        finally:
+            _current.reset(token)
 
     def current_span(self) -> Span | None:
         return _current.get()
-
-    def _trace(self, name: str) -> Any:
-        @contextmanager
-        def opened() -> Generator[RecordedSpan]:
-            parent = _current.get()
-            span = RecordedSpan(name, parent.name if parent is not None else "")
-            self.spans.append(span)
-            token = _current.set(span)
-            try:
-                yield span
-            finally:
-                _current.reset(token)
-
-        return opened()
 
 
 WATCHED = """

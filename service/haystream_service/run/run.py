@@ -112,6 +112,7 @@ class Run:
         self._followers: set[Follower] = set()
         self._grace: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_done = False
 
     @property
     def id(self) -> str:
@@ -231,10 +232,11 @@ class Run:
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             task.exception()  # seen: the run's ending tells of it
+        self._is_done = True  # not before: a reader may leave between the task's end and this
         self._check_over()
 
     def _check_over(self) -> None:
-        if self._task is not None and self._task.done() and not self._followers:
+        if self._is_done and not self._followers:
             if self._grace is not None:
                 self._grace.cancel()
             self._draw()

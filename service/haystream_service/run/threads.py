@@ -13,6 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from haystream_service.run.leftovers import close_iterators
+from haystream_service.run.queue import RunStopped
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -135,7 +138,10 @@ class _Work(Future[Any]):
             result = self._call()
         except (SystemExit, KeyboardInterrupt):  # asyncio would end the loop for it
             self._finish(lambda: self.set_exception(ComponentExited()))
-        except BaseException as error:  # noqa: BLE001 - RunStopped above all: whoever waits gets it
+        except RunStopped as error:
+            close_iterators(error)
+            self._finish(partial(self.set_exception, error))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, whoever waits gets it
             self._finish(partial(self.set_exception, error))
         else:
             self._finish(lambda: self.set_result(result))
@@ -145,4 +151,7 @@ class _Work(Future[Any]):
             self._is_running = False
             was_orphan = self._is_orphan
         self._threads.release(was_orphan=was_orphan)
-        settle()
+        if was_orphan:
+            self.set_result(None)  # nobody waits: an error is let go, and with it all that its frames hold
+        else:
+            settle()
