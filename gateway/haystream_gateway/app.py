@@ -153,7 +153,7 @@ async def ready(upstream: Annotated[Upstream, Depends(upstream_of)]) -> Response
 
 
 async def _stream(request: Request, message: chat_pb2.ChatRequest) -> EventStream:
-    return await streams_of(request).response(upstream_of(request).chat.Chat(message))
+    return await streams_of(request).response(upstream_of(request).chat.Chat(message), message.run_id)
 
 
 # Starlette hands these any exception; each is registered for the one that it asserts.

@@ -80,6 +80,10 @@ def _bind(address: str) -> socket.socket:
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, int(port)), family=family, backlog=2048)
+        listener = socket.create_server((host, int(port)), family=family, backlog=2048)
     except OSError:
         raise AddressInUse(f"HAYSTREAM_GATEWAY_LISTEN: {address} is taken or cannot be bound") from None
+    # Every connection inherits it. The event loop sets it on sockets that name TCP as their protocol, which this one
+    # does not; without it the kernel keeps a small frame back for up to 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

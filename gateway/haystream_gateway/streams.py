@@ -43,10 +43,11 @@ class Streams:
         for call in self._calls:
             call.cancel()
 
-    async def response(self, call: ChatCall) -> EventStream:
+    async def response(self, call: ChatCall, run_id: str = "") -> EventStream:
         """Wait for a call's first event and return the stream of all. Raises Rejection where the call was refused.
 
-        The call is cancelled when its stream ends, whichever way: the service stops the run then.
+        The call is cancelled when its stream ends, whichever way: the service stops the run then. `run_id` is the
+        caller's own, where there is one: a call that attaches to a run may not begin with `started`.
         """
         if self._draining:
             call.cancel()
@@ -57,7 +58,7 @@ class Streams:
         except BaseException:  # a cancellation included: nobody else knows the call
             self._release(call)
             raise
-        return EventStream(self._frames(call, first), close=lambda: self._release(call))
+        return EventStream(self._frames(call, first, first.started.run_id or run_id), close=lambda: self._release(call))
 
     async def _first(self, call: ChatCall) -> chat_pb2.Event:
         try:
@@ -72,8 +73,8 @@ class Streams:
             raise Rejection(BROKEN_OFF)
         return response.event
 
-    async def _frames(self, call: ChatCall, event: chat_pb2.Event) -> AsyncGenerator[bytes, None]:
-        run_id, last_seq = event.started.run_id, event.seq
+    async def _frames(self, call: ChatCall, event: chat_pb2.Event, run_id: str) -> AsyncGenerator[bytes, None]:
+        last_seq = event.seq
         try:
             while True:
                 yield event_frame(run_id, event)

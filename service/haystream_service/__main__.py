@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
+import uvloop
 from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import CliApp
@@ -38,7 +39,8 @@ def main() -> NoReturn:
     except ValidationError as error:
         _refuse(complaint_about(error))
     log = set_up_logging(settings.log_format, settings.log_level, _secrets())
-    complaint = asyncio.run(_serve(settings, log))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        complaint = runner.run(_serve(settings, log))
     if complaint:
         _refuse(complaint)
     sys.exit(0)

@@ -26,37 +26,43 @@ _REASONS = {
 }
 
 
-def event_message(entry: events.Entry) -> chat_pb2.Event:  # noqa: PLR0911 - one return per kind
-    """Return an entry of a run as the contract's event."""
-    seq = entry.seq
+def fill_event(message: chat_pb2.Event, entry: events.Entry) -> None:
+    """Write an entry of a run into the contract's event. In place: messages that are given to others are copied."""
+    message.seq = entry.seq
     match entry.event:
         case events.Text(component, index, delta):
-            return chat_pb2.Event(seq=seq, text=chat_pb2.TextDelta(component=component, index=index, delta=delta))
+            _fill_delta(message.text, component, index, delta)
         case events.Reasoning(component, index, delta):
-            piece = chat_pb2.ReasoningDelta(component=component, index=index, delta=delta)
-            return chat_pb2.Event(seq=seq, reasoning=piece)
+            _fill_delta(message.reasoning, component, index, delta)
         case events.ToolCall(component, index, call_id, name, arguments_delta):
             call = chat_pb2.ToolCallDelta(
                 component=component, index=index, id=call_id, name=name, arguments_delta=arguments_delta
             )
-            return chat_pb2.Event(seq=seq, tool_call=call)
+            message.tool_call.CopyFrom(call)
         case events.ToolResult(component, call_id, name, result, is_error):
             answer = chat_pb2.ToolResult(component=component, id=call_id, name=name, result=result, is_error=is_error)
-            return chat_pb2.Event(seq=seq, tool_result=answer)
+            message.tool_result.CopyFrom(answer)
         case events.Documents(component, documents):
-            found = chat_pb2.Documents(component=component, documents=map(_document, documents))
-            return chat_pb2.Event(seq=seq, documents=found)
+            message.documents.CopyFrom(chat_pb2.Documents(component=component, documents=map(_document, documents)))
         case events.Started(run_id, pipeline):
-            return chat_pb2.Event(seq=seq, started=chat_pb2.Started(run_id=run_id, pipeline=pipeline))
+            message.started.CopyFrom(chat_pb2.Started(run_id=run_id, pipeline=pipeline))
         case events.Gap(from_seq, to_seq):
-            return chat_pb2.Event(seq=seq, gap=chat_pb2.Gap(from_seq=from_seq, to_seq=to_seq))
+            message.gap.CopyFrom(chat_pb2.Gap(from_seq=from_seq, to_seq=to_seq))
         case events.Finished() as finished:
-            return chat_pb2.Event(seq=seq, finished=_finished(finished))
+            message.finished.CopyFrom(_finished(finished))
 
 
-def heartbeat_message(seq: int) -> chat_pb2.Event:
-    """Return a heartbeat; `seq` is the number of the event before."""
-    return chat_pb2.Event(seq=seq, heartbeat=chat_pb2.Heartbeat())
+def fill_heartbeat(message: chat_pb2.Event, seq: int) -> None:
+    """Write a heartbeat; `seq` is the number of the event before."""
+    message.seq = seq
+    message.heartbeat.SetInParent()
+
+
+def _fill_delta(message: chat_pb2.TextDelta | chat_pb2.ReasoningDelta, component: str, index: int, delta: str) -> None:
+    message.component = component
+    message.index = index
+    message.delta = delta
+    message.SetInParent()  # also where all three have their zero values
 
 
 def struct_message(values: Mapping[str, Any]) -> Struct:

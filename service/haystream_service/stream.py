@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc.aio
 
-from haystream_service.responses import event_message, heartbeat_message
+from haystream_service.responses import fill_event, fill_heartbeat
 from haystream_service.run.ending import DeadlineExceeded, Disconnected, Failed, Failure, FailureKind
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ class StreamReader:
 
     async def send(self, entry: Entry) -> None:
         """Send an event."""
-        await self.context.write(self.response(event=event_message(entry)))
+        response = self.response()
+        fill_event(response.event, entry)
+        await self.context.write(response)
 
     async def beat(self, seq: int) -> None:
         """Send a heartbeat."""
-        await self.context.write(self.response(event=heartbeat_message(seq)))
+        response = self.response()
+        fill_heartbeat(response.event, seq)
+        await self.context.write(response)
 
     def why_gone(self, error: BaseException) -> Ending:
         """Tell why the caller is gone: `context.cancelled()` is False in every case, but a deadline leaves no time."""

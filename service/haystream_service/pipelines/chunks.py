@@ -17,8 +17,8 @@ PIECE_CHARACTERS = 256 * 1024  # at most 1 MiB in UTF-8
 def events_of(chunk: StreamingChunk, component: str) -> list[Event]:
     """Return what a chunk says; nothing for those that only carry a provider's bookkeeping."""
     index = chunk.index or 0
-    if chunk.content:
-        return [Text(component, index, piece) for piece in _pieces(encodable(chunk.content))]
+    if content := chunk.content:
+        return [Text(component, index, piece) for piece in _pieces(encodable(content))]
     if chunk.reasoning:
         return [Reasoning(component, index, piece) for piece in _pieces(encodable(chunk.reasoning.reasoning_text))]
     if chunk.tool_call_result:
@@ -33,6 +33,8 @@ def events_of(chunk: StreamingChunk, component: str) -> list[Event]:
 
 def _pieces(text: str) -> list[str]:
     """Cut text that would not fit into one message; what a model says at once nearly always does."""
+    if len(text) <= PIECE_CHARACTERS:
+        return [text]
     return [text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS)]
 
 

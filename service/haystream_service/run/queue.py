@@ -52,12 +52,13 @@ class CallbackQueue:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
+        self._blocked = 0  # threads that wait for room: mostly none, and then nobody has to be told
         self._waiting: list[asyncio.Future[None]] = []
         self._owed_bytes = 0
         self._stretches: list[Stretch] = []
         self._size_bytes = 0
         self._last_seq = 0
-        self._filled_at = 0.0
+        self._slice_began = 0.0
         self._closed = False
 
     @property
@@ -81,14 +82,15 @@ class CallbackQueue:
             self._on_filled()
         if self._size_bytes > self._limit_bytes:
             return self._wait_for_room(size_bytes(event))
-        if self._stretches and time.monotonic() - self._filled_at > FAIR_SLICE_SECONDS:
-            return _TURN
-        return _DONE
+        return _TURN if self._stretches and self._has_had_its_slice() else _DONE
 
     def put_from_thread(self, event: Event) -> None:
         """Put from a thread; blocks it while the queue is full. Raises RunStopped once it is closed."""
         with self._room:
-            self._room.wait_for(lambda: self._closed or self._size_bytes <= self._limit_bytes)
+            while not self._closed and self._size_bytes > self._limit_bytes:
+                self._blocked += 1
+                self._room.wait()
+                self._blocked -= 1
             if self._closed:
                 raise RunStopped
             filled = self._append(event)
@@ -100,9 +102,11 @@ class CallbackQueue:
         with self._room:
             stretches, self._stretches = self._stretches, []
             self._size_bytes = 0
-            self._room.notify_all()
+            if self._blocked:
+                self._room.notify_all()
         self._owed_bytes = 0
-        self._release_waiting()
+        if self._waiting:
+            self._release_waiting()
         return [stretch.entry() for stretch in stretches]
 
     def close(self) -> None:
@@ -124,7 +128,14 @@ class CallbackQueue:
         self._stretches.append(stretch)
         if len(self._stretches) > 1:
             return False
-        self._filled_at = time.monotonic()
+        self._slice_began = time.monotonic()
+        return True
+
+    def _has_had_its_slice(self) -> bool:
+        now = time.monotonic()
+        if now - self._slice_began <= FAIR_SLICE_SECONDS:
+            return False
+        self._slice_began = now
         return True
 
     def _wait_for_room(self, size: int) -> Awaitable[None]:

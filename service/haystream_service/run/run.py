@@ -168,8 +168,12 @@ class Run:
         self._check_over()
 
     def read(self, follower: Follower, after_seq: int) -> list[Entry]:
-        """Return all entries after a sequence number that are there now for this reader."""
+        """Return entries after a sequence number that are there now for this reader.
+
+        Those of the log first: drawing more could cost the log what this reader has not had yet.
+        """
         if after_seq < self.log.last_seq:
+            follower.wake()
             return self.log.after(after_seq)
         if self.ending is None and not follower.leads and any(other.leads for other in self._followers):
             return []

@@ -30,11 +30,12 @@ VALUE_BYTES = 64
 class Stretch:
     """An event in the queue or the log: of text, as many neighbours as continue each other, each with its number."""
 
-    __slots__ = ("_deltas", "_event", "_seqs", "size_bytes")
+    __slots__ = ("_deltas", "_event", "_kind", "_seqs", "size_bytes")
 
     def __init__(self, event: Event, seq: int, size_bytes: int) -> None:
         self._event = event
         self._seqs = [seq]
+        self._kind = type(event)
         self._deltas = [event.delta] if isinstance(event, Text | Reasoning) else []
         self.size_bytes = size_bytes + STRETCH_BYTES
 
@@ -46,14 +47,11 @@ class Stretch:
     def take(self, event: Event, seq: int, size_bytes: int, limit_bytes: int = JOINED_LIMIT_BYTES) -> bool:
         """Take an event that continues the text; return False for any other, and where the stretch is full."""
         mine = self._event
-        if (
-            type(event) is not type(mine)
-            or not isinstance(event, Text | Reasoning)
-            or not isinstance(mine, Text | Reasoning)
-            or event.component != mine.component
-            or event.index != mine.index
-            or self.size_bytes >= limit_bytes
-        ):
+        if type(event) is not self._kind or self.size_bytes >= limit_bytes:
+            return False
+        if not isinstance(event, Text | Reasoning) or not isinstance(mine, Text | Reasoning):
+            return False
+        if event.index != mine.index or event.component != mine.component:
             return False
         self._seqs.append(seq)
         self._deltas.append(event.delta)
@@ -71,9 +69,9 @@ class Stretch:
 
 def size_bytes(event: Event) -> int:
     """Return about how much memory an event takes besides its stretch."""
+    if isinstance(event, Text | Reasoning):
+        return sys.getsizeof(event.delta) + PIECE_BYTES
     match event:
-        case Text(delta=text) | Reasoning(delta=text):
-            return sys.getsizeof(text) + PIECE_BYTES
         case ToolCall(arguments_delta=text) | ToolResult(result=text):
             return sys.getsizeof(text)
         case Documents(documents=documents):

@@ -45,7 +45,7 @@ class Source(Protocol):
         """Forget a follower."""
 
     def read(self, follower: Follower, after_seq: int) -> list[Entry]:
-        """Return what there is now for a follower."""
+        """Return what there is now for a follower; where that is not all, wake it to come again."""
         ...
 
 
@@ -105,20 +105,22 @@ class Writer:
         return why
 
     async def _follow(self, silence: Alarm, standstill: Alarm) -> Ending:
+        self._something_new.set()
         while self._dismissal is None:
+            await self._something_new.wait()
             self._something_new.clear()
             ending = self._source.ending  # before the read: what comes between the two is read next time
             entries = self._source.read(self, self.delivered_seq)
             if entries:
                 await self._send(entries, standstill)
                 silence.reset()
+                if ending is not None:
+                    self._something_new.set()
             elif ending is not None:
                 return ending
             elif silence.is_due():
                 await self._beat(standstill)
                 silence.reset()
-            else:
-                await self._something_new.wait()
         return self._dismissal
 
     async def _send(self, entries: list[Entry], standstill: Alarm) -> None:

@@ -1,0 +1,1 @@
+"""Components that stand in for models. They know Haystack, and no server."""

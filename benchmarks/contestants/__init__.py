@@ -1,0 +1,1 @@
+"""Everything that streams a pipeline: how each is started, and how it is asked."""
