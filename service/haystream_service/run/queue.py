@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from haystream_service.run.events import Entry, Event
 
 # An async generator that never really waits would keep the loop, and every other run, until its end. After this long
-# with nothing taken out, a put lets the loop go round once.
+# a put lets the loop go round once.
 FAIR_SLICE_SECONDS = 0.002
 
 # A cancellation passes from a run's task to its pipeline's and on to the component's, a turn of the loop for each.
@@ -77,12 +77,17 @@ class CallbackQueue:
         if self._owed_bytes > self._limit_bytes:
             raise PutNotAwaited
         with self._lock:
+            before = self._size_bytes
             filled = self._append(event)
+            grown = self._size_bytes - before
         if filled:
             self._on_filled()
+            if self._stretches:  # not drained on the spot, as where nobody reads: a reader will come
+                self._slice_began = time.monotonic()
         if self._size_bytes > self._limit_bytes:
-            return self._wait_for_room(size_bytes(event))
-        return _TURN if self._stretches and self._has_had_its_slice() else _DONE
+            self._owed_bytes += grown
+            return _Room(self, grown)
+        return _TURN if self._has_had_its_slice() else _DONE
 
     def put_from_thread(self, event: Event) -> None:
         """Put from a thread; blocks it while the queue is full. Raises RunStopped once it is closed."""
@@ -96,6 +101,16 @@ class CallbackQueue:
             filled = self._append(event)
         if filled:
             self._loop.call_soon_threadsafe(self._on_filled)
+
+    def put_last(self, event: Event) -> None:
+        """Put what nothing follows, whether there is room or not, and close. To be called on the loop."""
+        with self._room:
+            filled = not self._closed and self._append(event)
+            self._closed = True
+            self._room.notify_all()
+        self._release_waiting()
+        if filled:
+            self._on_filled()
 
     def drain(self) -> list[Entry]:
         """Take all that is there, and let everyone who waits for room go on. To be called on the loop."""
@@ -126,10 +141,7 @@ class CallbackQueue:
         stretch = Stretch(event, self._last_seq, size)
         self._size_bytes += stretch.size_bytes
         self._stretches.append(stretch)
-        if len(self._stretches) > 1:
-            return False
-        self._slice_began = time.monotonic()
-        return True
+        return len(self._stretches) == 1
 
     def _has_had_its_slice(self) -> bool:
         now = time.monotonic()
@@ -137,10 +149,6 @@ class CallbackQueue:
             return False
         self._slice_began = now
         return True
-
-    def _wait_for_room(self, size: int) -> Awaitable[None]:
-        self._owed_bytes += size
-        return _Room(self, size)
 
     async def until_drained(self, owed_bytes: int) -> None:
         """Wait until somebody has read; the bytes no longer count as put by someone who does not wait."""

@@ -41,7 +41,10 @@ class Work(Protocol):
 
 
 class Follower(Protocol):
-    """Someone who reads a run. `leads`: the run goes no faster than the slowest way of those who do."""
+    """Someone who reads a run. The run goes at the speed of those who `lead`, of the fastest where they are several.
+
+    Of the fastest, since one of them may be a connection that broke, and another its caller who has come back.
+    """
 
     @property
     def leads(self) -> bool:
@@ -185,7 +188,7 @@ class Run:
             async with limit:
                 await self._queue.put(Started(self.id, self.record.pipeline))
                 finished = await work(self, self._budget.seconds)
-                await self._queue.put(replace(finished, usage=self.usage))
+            self._queue.put_last(replace(finished, usage=self.usage))
             self._end(Completed())
         except BaseException as error:  # whatever it is, readers have to learn that the run is over
             if limit.expired():

@@ -123,6 +123,8 @@ class MemoryStore:
     def keep(self, ended: EndedRun) -> None:
         """Keep a log from now on for the time to live, at the cost of the oldest where there is no room."""
         key = ended.record.key
+        if key not in self._logs:  # closed meanwhile
+            return
         self._ended[key] = (self._loop.time() + self._keep_seconds, ended)
         self._ended_bytes += self._logs[key].size_bytes
         while self._ended_bytes > self._total_bytes:
@@ -141,6 +143,7 @@ class MemoryStore:
             self._timer.cancel()
         self._logs.clear()
         self._ended.clear()
+        self._ended_bytes = 0
 
     async def find(self, key: RunKey) -> EndedRun | None:
         """Return a run that is over and kept."""

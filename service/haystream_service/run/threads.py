@@ -50,6 +50,8 @@ class ComponentThreads(ThreadPoolExecutor):
         self._limit = limit
         self._places = threading.Lock()
         self._line: deque[_Work] = deque()
+        self._begun: set[_Work] = set()  # which have a place, and wait for orphans to leave them a thread
+        self._is_shut = False
         self.at_work = 0
         self.orphans = 0
 
@@ -64,13 +66,18 @@ class ComponentThreads(ThreadPoolExecutor):
             return self._lookups.submit(fn, *args, **kwargs)
         work = _Work(self, lambda: fn(*args, **kwargs))
         with self._places:
+            if self._is_shut:
+                raise RuntimeError("the threads are shut down")
             self._line.append(work)
         self._begin()
         return work
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more. Threads at work go on to their end, whatever is in line never begins."""
-        for work in list(self._line):
+        with self._places:
+            self._is_shut = True
+            never = [*self._line, *self._begun]
+        for work in never:
             work.cancel()
         self._lookups.shutdown(wait=wait, cancel_futures=cancel_futures)
         super().shutdown(wait=wait, cancel_futures=cancel_futures)
@@ -80,6 +87,11 @@ class ComponentThreads(ThreadPoolExecutor):
         with self._places:
             if work in self._line:
                 self._line.remove(work)
+
+    def runs(self, work: _Work) -> None:
+        """Take note that work has got its thread."""
+        with self._places:
+            self._begun.discard(work)
 
     def orphan(self) -> None:
         """Replace a thread that nobody waits for any more."""
@@ -100,9 +112,11 @@ class ComponentThreads(ThreadPoolExecutor):
     def _begin(self) -> None:
         """Give every free place to the next in line."""
         with self._places:
-            while self._line and self.at_work < self._limit:
+            while self._line and self.at_work < self._limit and not self._is_shut:
                 self.at_work += 1
-                super().submit(self._line.popleft().run)
+                work = self._line.popleft()
+                self._begun.add(work)
+                super().submit(work.run)
 
 
 class _Work(Future[Any]):
@@ -129,6 +143,7 @@ class _Work(Future[Any]):
 
     def run(self) -> None:
         """Do the work, in a thread."""
+        self._threads.runs(self)
         with self._lock:
             self._is_running = self.set_running_or_notify_cancel()
         if not self._is_running:
