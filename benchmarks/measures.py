@@ -120,19 +120,21 @@ class Excess:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bound on a contestant's median."""
+    """A bound on a contestant's median. One of the limits is set."""
 
     aim: str
     measure: Measure
     of: str
-    at_most: float
+    at_most: float = math.inf
+    at_least: float = -math.inf
 
     def judge(self, figures: Figures) -> Verdict | None:
         """Compare the median with the bound."""
         if self.of not in figures:
             return None
         value = figures[self.of][self.measure].middle
-        return Verdict(self.aim, f"{self.measure.text(value)} {self.measure.unit}", value <= self.at_most)
+        is_within = self.at_least <= value <= self.at_most
+        return Verdict(self.aim, f"{self.measure.text(value)} {self.measure.unit}", is_within)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

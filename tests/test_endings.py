@@ -247,7 +247,9 @@ async def test_a_caller_who_leaves_in_the_middle_of_a_write_stops_the_model(stag
     stage.chunks, stage.text = 100_000, "x" * 1000
     async with served(default_pipeline=kind) as running:
         responses = running.stub.Chat(ASK)
-        await anext(aiter(responses))
+        reader = aiter(responses)
+        while not (await anext(reader)).event.HasField("text"):
+            pass
         run = only_run(running)
         responses.cancel()
         await gone(running)

@@ -110,6 +110,16 @@ class InProcessLane:
         seconds: list[float] = json.loads(await self.process.next_line())
         return seconds
 
+    async def pace(self, pipeline: str, order: Order, streams: int) -> None:
+        """Begin paced runs."""
+        command = {"do": "pace", "pipeline": pipeline, "question": order.question(), "streams": streams}
+        await self.process.say(json.dumps(command))
+
+    async def delays(self) -> tuple[float, float]:
+        """Wait for the paced runs; return the delays of their words in ms, p50 and p99."""
+        middle, worst = json.loads(await self.process.next_line())
+        return middle, worst
+
     def cpu_seconds(self) -> float:
         """Return the processor time used so far."""
         return self.process.cpu_seconds()

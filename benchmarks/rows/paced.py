@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import psutil
 
-from benchmarks.contestants.entrant import BARE, GATEWAY, HAYHOOKS, HAYSTREAM
+from benchmarks.contestants.entrant import BARE, GATEWAY, HAYHOOKS, HAYSTREAM, IN_PROCESS
+from benchmarks.contestants.lane import InProcessLane
 from benchmarks.measures import Limit, Measure, Ratio, percentile
 from benchmarks.order import Order, Stamp
 from benchmarks.readers.stream import Incomplete
@@ -52,9 +54,11 @@ def pacing(streams: int, seconds: int) -> Trial:
     """Return a trial of streams that last some seconds, the first and the last fifth of which do not count."""
 
     async def trial(lane: Lane, ground: Ground) -> Sample:
-        served = cast("ServedLane", lane)
         length = ground.size(seconds, 1)
         order = Order(words=length * RATE, per_second=RATE)
+        if isinstance(lane, InProcessLane):
+            return await pacing_alone(lane, order, ground.size(streams, min(streams, 20)), length)
+        served = cast("ServedLane", lane)
         asked = await served.ask("paced", order, ground.size(streams, min(streams, 20)))
         await asyncio.sleep(length / 5)
         window = await watch(served, length * 3 / 5)
@@ -64,7 +68,23 @@ def pacing(streams: int, seconds: int) -> Trial:
     return trial
 
 
-async def watch(served: ServedLane, seconds: float) -> Window:
+async def pacing_alone(lane: InProcessLane, order: Order, streams: int, length: int) -> Sample:
+    """Return the figures of Haystack alone: what the words themselves cost, and how late they are without a network."""
+    await lane.pace("paced", order, streams)
+    await asyncio.sleep(length / 5)
+    window = await watch(lane, length * 3 / 5)
+    middle, worst = await lane.delays()
+    return {
+        CPU: 100 * window.server_seconds / window.seconds,
+        DELAY_50: middle,
+        DELAY_99: worst,
+        TRANSIT_99: math.nan,
+        DELIVERED: math.nan,
+        READER_CPU: math.nan,
+    }
+
+
+async def watch(served: ServedLane | InProcessLane, seconds: float) -> Window:
     """Measure what both sides use in the meantime."""
     reader = psutil.Process()
     begin_ns, server_before, reader_before = time.monotonic_ns(), served.cpu_seconds(), sum(reader.cpu_times()[:2])
@@ -106,7 +126,11 @@ AGAINST_HAYHOOKS: tuple[Target, ...] = (
     Ratio("p99 delay not above hayhooks'", DELAY_99, "haystream", "hayhooks", at_most=1),
     Ratio("p99 from the callback not above hayhooks'", TRANSIT_99, "haystream", "hayhooks", at_most=1),
 )
-ALONE: tuple[Target, ...] = (Limit("all delivered, p99 delay under 250 ms", DELAY_99, "haystream", at_most=250),)
+ALONE: tuple[Target, ...] = (
+    Limit("all delivered, p99 delay under 250 ms", DELAY_99, "haystream", at_most=250),
+    # A server that is slow to take the calls has fewer streams going, and then it is easy to be on time.
+    Limit("all streams at once: 40,000 chunks/s, less a hundredth", DELIVERED, "haystream", at_least=39_600),
+)
 ABOUT = (
     "Word k of a stream is due at its start + k / 40 s. The delay runs from that moment to the arrival, so that a busy "
     "event loop which makes the model itself late is counted, too; 'from the callback' begins when the word was said."
@@ -119,13 +143,14 @@ def paced_row(streams: int, seconds: int, rounds: int, targets: tuple[Target, ..
         name=f"paced-{streams}",
         title=f"Paced, {streams:,} streams x {RATE} chunks/s",
         about=ABOUT,
-        entrants=(BARE, HAYSTREAM, GATEWAY, HAYHOOKS) if streams < 1000 else (BARE, HAYSTREAM),  # noqa: PLR2004
+        entrants=(IN_PROCESS, BARE, HAYSTREAM, GATEWAY, HAYHOOKS) if streams < 1000 else (IN_PROCESS, BARE, HAYSTREAM),  # noqa: PLR2004
         trial=pacing(streams, seconds),
         chart=CPU,
         targets=targets,
         rounds=rounds,
         warm_ups=int(streams < 1000),  # noqa: PLR2004 - the first fifth is enough
-        floor="Bare grpc.aio writes a message per word, without Haystack: its timers and writes are in every figure.",
+        floor="Haystack in process is what the words cost that no server can save, and bare grpc.aio is a timer and a "
+        "message a word without Haystack: only fewer messages go below it, and words of one stream are 25 ms apart.",
     )
 
 

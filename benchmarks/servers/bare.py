@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+import uvloop
 
 from benchmarks.components.paced import schedule, seconds_until
 from benchmarks.order import WORD, Order, Stamp
@@ -79,7 +80,7 @@ class BareServicer(chat_pb2_grpc.ChatServiceServicer):
 
 
 async def main() -> None:
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(BareServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -88,4 +89,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,6 +1,6 @@
 """Haystack by itself: `run_async` with a callback that does nothing. Takes commands on standard input.
 
-The event loop is asyncio's own, as `asyncio.run` gives it to everyone who uses Haystack this way.
+The event loop is uvloop's, as in the servers: what they add is to be seen, not what a loop costs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks.order import Order
+import uvloop
+
+from benchmarks.measures import percentile
+from benchmarks.order import Order, Stamp
 from benchmarks.served import data_of, warmed_pipelines
 from benchmarks.servers.listening import announce
 
@@ -62,6 +65,20 @@ async def first_word(pipeline: Pipeline, order: Order) -> float:
     return heard[0] - started
 
 
+async def pace(pipeline: Pipeline, order: Order, streams: int) -> list[float]:
+    """Return by how many milliseconds words were late when they were heard: p50 and p99."""
+    late: list[float] = []
+
+    async def listen(chunk: StreamingChunk) -> None:
+        now = time.monotonic_ns()
+        late.extend((now - stamp.due_ns) / 1e6 for stamp in Stamp.all_of(chunk.content))
+
+    await asyncio.gather(*(run(pipeline, order, listen) for _ in range(streams)))
+    if len(late) != streams * order.words:
+        raise Incomplete(f"{len(late)} words of {streams * order.words}")
+    return [percentile(late, 0.5), percentile(late, 0.99)]
+
+
 async def run(pipeline: Pipeline, order: Order, callback: Any) -> dict[str, Any]:
     """Run a pipeline once."""
     data = data_of(order.question())
@@ -72,12 +89,14 @@ async def run(pipeline: Pipeline, order: Order, callback: Any) -> dict[str, Any]
 def main() -> None:
     pipelines = warmed_pipelines()
     announce(0)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:
             command = json.loads(line)
             pipeline, order = pipelines[command["pipeline"]], Order.of(command["question"])
             if command["do"] == "burst":
                 answer: Any = runner.run(burst(pipeline, order, command["streams"]))
+            elif command["do"] == "pace":
+                answer = runner.run(pace(pipeline, order, command["streams"]))
             else:
                 answer = [runner.run(first_word(pipeline, order)) for _ in range(command["times"])]
             print(json.dumps(answer), flush=True)

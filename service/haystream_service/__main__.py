@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -59,13 +60,22 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
             if host not in LOOPBACK:
                 log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
             log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
+            settling = asyncio.create_task(_settle(service.loaded), name="settle")
             await stop.wait()
+            settling.cancel()
             log.info("draining", runs=len(service.runs), seconds=settings.drain_seconds)
     except (AddressInUse, PipelineFileError) as error:
         return str(error)
     log.info("stopped")
     _leave_stuck_threads()
     return ""
+
+
+async def _settle(loaded: asyncio.Event) -> None:
+    """Spare what stays from the garbage collector, which would stop everything for a tenth of a second each time."""
+    await loaded.wait()
+    gc.collect()
+    gc.freeze()
 
 
 def _leave_stuck_threads() -> None:

@@ -47,6 +47,9 @@ OPTIONS = (
     # More than about 1,000 calls that nobody has accepted yet are cancelled at random below these.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # gRPC takes one call in a few turns of the loop, and cancels those that it has not taken for 30 s. A service that
+    # is busy to its limits needs longer for a thousand that come at once; who cannot wait has a deadline.
+    ("grpc.server_max_unrequested_time_in_server", 600),
     # A peer that froze or lost its network is noticed within 25 s. The keepalive timeout alone never fires.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from haystream_service.run.stretch import Stretch, size_bytes
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 
     from haystream_service.run.events import Entry, Event
 
-# An async generator that never really waits would keep the loop, and every other run, until its end. After this long
-# a put lets the loop go round once.
-FAIR_SLICE_SECONDS = 0.002
+# An async generator that never really waits would keep the loop, and every other run, until its end. Every so many puts
+# let the loop go round once: that is about a millisecond's worth.
+PUTS_PER_TURN = 64
 
 # A cancellation passes from a run's task to its pipeline's and on to the component's, a turn of the loop for each.
 CANCELLATION_TURNS = 10
@@ -58,7 +57,6 @@ class CallbackQueue:
         self._stretches: list[Stretch] = []
         self._size_bytes = 0
         self._last_seq = 0
-        self._slice_began = 0.0
         self._closed = False
 
     @property
@@ -82,12 +80,10 @@ class CallbackQueue:
             grown = self._size_bytes - before
         if filled:
             self._on_filled()
-            if self._stretches:  # not drained on the spot, as where nobody reads: a reader will come
-                self._slice_began = time.monotonic()
         if self._size_bytes > self._limit_bytes:
             self._owed_bytes += grown
             return _Room(self, grown)
-        return _TURN if self._has_had_its_slice() else _DONE
+        return _DONE if self._last_seq % PUTS_PER_TURN else _TURN
 
     def put_from_thread(self, event: Event) -> None:
         """Put from a thread; blocks it while the queue is full. Raises RunStopped once it is closed."""
@@ -142,13 +138,6 @@ class CallbackQueue:
         self._size_bytes += stretch.size_bytes
         self._stretches.append(stretch)
         return len(self._stretches) == 1
-
-    def _has_had_its_slice(self) -> bool:
-        now = time.monotonic()
-        if now - self._slice_began <= FAIR_SLICE_SECONDS:
-            return False
-        self._slice_began = now
-        return True
 
     async def until_drained(self, owed_bytes: int) -> None:
         """Wait until somebody has read; the bytes no longer count as put by someone who does not wait."""
