@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -184,8 +185,43 @@ async def test_a_run_over_its_time_is_stopped() -> None:
     run, collector = run_of(Ledger(), seconds=0.01), Collector()
     task = run.start(work)
     assert await writer_of(run, collector).follow() == DeadlineExceeded()
-    await task
+    await asyncio.wait([task])
     assert cancelled.is_set()
+
+
+async def test_a_run_over_its_time_ends_for_its_reader_also_where_its_component_does_not_stop() -> None:
+    """A component that takes no notice of its cancellation keeps no reader waiting."""
+    proceed = asyncio.Event()
+
+    async def work(sink: Sink, seconds: float) -> Finished:
+        while not proceed.is_set():
+            with suppress(asyncio.CancelledError):
+                await proceed.wait()
+        return END
+
+    run, collector = run_of(Ledger(), seconds=0.01), Collector()
+    task = run.start(work)
+    async with asyncio.timeout(5):
+        assert await writer_of(run, collector).follow() == DeadlineExceeded()
+    proceed.set()
+    await asyncio.wait([task])
+
+
+async def test_a_failure_that_cannot_be_explained_ends_its_run_all_the_same() -> None:
+    """What is asked of a foreign exception may fail itself; nobody waits for ever for it."""
+
+    class Speechless(Ledger):
+        def explain(self, error: BaseException, /) -> Failure:
+            raise ValueError
+
+    async def work(sink: Sink, seconds: float) -> Finished:
+        raise RuntimeError
+
+    run, collector = run_of(Speechless()), Collector()
+    task = run.start(work)
+    async with asyncio.timeout(5):
+        assert await writer_of(run, collector).follow() == Failed(Failure(FailureKind.DEFECT))
+    await asyncio.wait([task])
 
 
 async def test_a_component_that_cancels_itself_ends_its_run() -> None:
@@ -363,25 +399,19 @@ async def test_a_reader_who_gets_finished_gets_no_other_ending() -> None:
     assert (END in collector.events) == (ending == Completed())
 
 
-async def test_usage_is_summed_per_component_and_model() -> None:
-    """The last event tells it, and so does the run where there is none."""
+async def test_the_last_event_tells_what_the_run_has_used() -> None:
+    """And so does the run, where there is no last event."""
 
     async def work(sink: Sink, seconds: float) -> Finished:
-        sink.account(Usage("llm", "small", 1, 2, 3))
-        sink.account(Usage("llm", "large", 10, 20, 30))
-        sink.account(Usage("llm", "small", 100, 200, 300))
-        sink.account(Usage("judge", "small", 5, 5, 10))
+        sink.account([Usage("llm", "small", 1, 2, 3)])
+        sink.account([Usage("llm", "small", 101, 202, 303), Usage("llm", "large", 10, 20, 30)])
         return END
 
     run, collector = run_of(Ledger()), Collector()
     task = run.start(work)
     await writer_of(run, collector).follow()
     await task
-    assert set(run.usage) == {
-        Usage("llm", "small", 101, 202, 303),
-        Usage("llm", "large", 10, 20, 30),
-        Usage("judge", "small", 5, 5, 10),
-    }
+    assert run.usage == (Usage("llm", "small", 101, 202, 303), Usage("llm", "large", 10, 20, 30))
     assert collector.events[-1] == Finished(FinishReason.STOP, run.usage)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,9 @@ PRINCIPAL, RUN_ID = "me", "r"
 KEY = (PRINCIPAL, RUN_ID)
 
 
+READ_AT_ONCE = 600  # bytes: a reader who comes back gets the log in several pieces
+
+
 class AuditedLog:
     """A log, and beside it all that ever came into it: `pieces[n - 1]` is what has the number n."""
 
@@ -69,8 +73,8 @@ class AuditedLog:
             self.pieces += pieces
         self._log.append(entries)
 
-    def after(self, seq: int) -> list[Entry]:
-        return self._log.after(seq)
+    def after(self, seq: int, limit_bytes: int = sys.maxsize) -> list[Entry]:
+        return self._log.after(seq, min(limit_bytes, READ_AT_ONCE))
 
 
 class AuditingStore:

@@ -23,7 +23,7 @@ from tests.calls import all_events, complaint_of, kinds_of, text_of
 from tests.conftest import Served, served
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from tests.fakes import Stage
@@ -222,7 +222,7 @@ class Basket:
     def put_from_thread(self, event: Event) -> None:
         self.events.append(event)
 
-    def account(self, usage: Usage) -> None:
+    def account(self, usage: Sequence[Usage]) -> None:
         raise AssertionError
 
 

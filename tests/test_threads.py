@@ -251,6 +251,13 @@ async def test_after_a_shutdown_no_work_is_taken(workshop: Workshop, *, busy: bo
     assert [work.result(SECONDS) for work in works] == ["done"] * len(works)
 
 
+async def test_a_stop_iteration_that_leaks_out_of_a_component_reaches_whoever_waits(workshop: Workshop) -> None:
+    """A future cannot hold one, and asyncio would leave its caller waiting for ever."""
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.to_thread(next, iter(()))
+
+
 async def test_a_shutdown_cancels_work_that_waits_for_a_stuck_thread(workshop: Workshop) -> None:
     """It has a place, but no thread: nobody is to wait for it for ever either."""
     threads = workshop.threads

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUNS = 10_000
 WARM_UP_RUNS = 500
 AT_ONCE = 8
-WARM_UP_AT_ONCE = 40  # so that the service's pool has all the threads that it will ever want here
+WARM_UP_AT_ONCE = 40  # so that the service's pool has all its threads, those for orphans included
 MAX_RUNS = 64
 TTL_SECONDS = 1
 SETTLING_SECONDS = 3  # the TTL and some more
@@ -128,6 +128,7 @@ CHURN_ROW = Row(
     is_profiled=False,
     settings={
         "HAYSTREAM_MAX_RUNS": str(MAX_RUNS),
+        "HAYSTREAM_MAX_SYNC_RUNS": "8",
         "HAYSTREAM_REPLAY_SECONDS": str(TTL_SECONDS),
     },
 )

@@ -16,7 +16,7 @@ from haystream_service.errors import InvalidRequest, Refusal, RunExists, Violati
 from haystream_service.logs import redacted
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
-from haystream_service.run.ending import Failed, Failure, FailureKind
+from haystream_service.run.ending import WORTH_RETRYING, Failed, Failure, FailureKind
 from haystream_service.run.run import Budget
 from haystream_service.run.runs import new_run_id
 from haystream_service.run.store import RunRecord
@@ -105,7 +105,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         call = call_of(request)
         asked = request_hash(request)
         run = await self._runs.find(request.run_id, ANYONE) if request.run_id else None
-        if run is not None:
+        if run is not None and not _is_to_be_repeated(run.ending):
             if run.record.request_hash != asked:
                 raise RunExists(request.run_id)
             return run
@@ -179,6 +179,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             request_id = _request_id(context)
             self._log.error("defect", request_id=request_id, exc_info=error)
             await _abort(context, DEFECT, {"request_id": request_id})
+
+
+def _is_to_be_repeated(ending: Ending | None) -> bool:
+    """Whether the same request again wants another run: the caller was told to try again, and nothing else helps."""
+    return isinstance(ending, Failed) and ending.failure.kind in WORTH_RETRYING
 
 
 async def _abort(context: Context, status: Status, metadata: dict[str, str]) -> NoReturn:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from haystream_service.run.ending import Failure, FailureKind
@@ -73,6 +76,18 @@ def _http_status(error: BaseException) -> int | None:
 def _retry_after(error: BaseException) -> float | None:
     headers = getattr(getattr(error, "response", None), "headers", None)
     value = headers.get("retry-after") if headers is not None else None
-    if not isinstance(value, str) or not value.isdecimal():
+    if not isinstance(value, str):
         return None
-    return min(float(value), LONGEST_RETRY_SECONDS)
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _seconds_until(value)
+    return min(max(seconds, 0.0), LONGEST_RETRY_SECONDS) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """Return the seconds until a date in HTTP's form; not a number for anything else."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return math.nan

@@ -39,9 +39,8 @@ def fill_event(message: chat_pb2.Event, entry: events.Entry) -> None:
                 component=component, index=index, id=call_id, name=name, arguments_delta=arguments_delta
             )
             message.tool_call.CopyFrom(call)
-        case events.ToolResult(component, call_id, name, result, is_error):
-            answer = chat_pb2.ToolResult(component=component, id=call_id, name=name, result=result, is_error=is_error)
-            message.tool_result.CopyFrom(answer)
+        case events.ToolResult() as answer:
+            message.tool_result.CopyFrom(_tool_result(answer))
         case events.Documents(component, documents):
             message.documents.CopyFrom(chat_pb2.Documents(component=component, documents=map(_document, documents)))
         case events.Started(run_id, pipeline):
@@ -94,6 +93,17 @@ def description_message(slot: Slot, loaded: LoadedPipeline) -> chat_pb2.GetPipel
         ],
         cancellation=_cancellation(shape.streaming_components),
         graph=shape.graph(),
+    )
+
+
+def _tool_result(answer: events.ToolResult) -> chat_pb2.ToolResult:
+    return chat_pb2.ToolResult(
+        component=answer.component,
+        id=answer.id,
+        name=answer.name,
+        result=answer.result,
+        is_error=answer.is_error,
+        truncated=answer.is_truncated,
     )
 
 

@@ -91,7 +91,9 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
     health_pb2_grpc.add_HealthServicer_to_server(watch, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = _bind(server, settings.listen)
-    threads = ComponentThreads(settings.max_sync_runs)
+    threads = ComponentThreads(
+        settings.max_sync_runs, lambda count: log.info("a thread goes on after its run was stopped", orphans=count)
+    )
     asyncio.get_running_loop().set_default_executor(threads)
     await watch.set("", SERVING)
     await watch.set(SERVICE_NAME, NOT_SERVING)

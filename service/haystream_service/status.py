@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from haystream_service import errors
 from haystream_service.run import ending as endings
-from haystream_service.run.ending import FailureKind
+from haystream_service.run.ending import WORTH_RETRYING, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +67,6 @@ _FAILURES = {
         "a component of the pipeline failed; the service's log has the details",
     ),
 }
-_WORTH_RETRYING = frozenset({FailureKind.PROVIDER_BUSY, FailureKind.PROVIDER_UNAVAILABLE})
 
 
 def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: PLR0911 - the table
@@ -121,7 +120,7 @@ def _status_of_failure(failure: endings.Failure) -> Status:
         return DEFECT
     code, message = _FAILURES[failure.kind]
     retry = failure.retry_seconds
-    if retry is None and failure.kind in _WORTH_RETRYING:
+    if retry is None and failure.kind in WORTH_RETRYING:
         retry = RETRY_SECONDS
     metadata = {"component": failure.component} if failure.component else {}
     return Status(code, failure.kind.name, message, retry, metadata=metadata)

@@ -749,6 +749,7 @@ class ToolResult(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     IS_ERROR_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     """Component is the name of the component that called the tool."""
     id: _builtins.str
@@ -759,6 +760,8 @@ class ToolResult(_message.Message):
     """Result is the answer in text."""
     is_error: _builtins.bool
     """IsError tells that the tool failed."""
+    truncated: _builtins.bool
+    """Truncated tells that the result is cut at 256 Ki characters, since more would not fit into one message."""
     def __init__(
         self,
         *,
@@ -767,10 +770,11 @@ class ToolResult(_message.Message):
         name: _builtins.str = ...,
         result: _builtins.str = ...,
         is_error: _builtins.bool = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "id", b"id", "is_error", b"is_error", "name", b"name", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "id", b"id", "is_error", b"is_error", "name", b"name", "result", b"result", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

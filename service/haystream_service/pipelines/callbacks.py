@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from haystream_service.pipelines.chunks import events_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from haystack.dataclasses import StreamingChunk
 
-    from haystream_service.run.events import Event
     from haystream_service.run.run import Sink
 
     Callback: TypeAlias = Callable[[StreamingChunk], Awaitable[None] | None]
@@ -32,7 +31,7 @@ def callback_for(component: str, sink: Sink) -> Callback:
     def callback(chunk: StreamingChunk) -> Awaitable[None] | None:
         events = events_of(chunk, component)
         if threading.get_ident() == loop_thread:
-            return sink.put(events[0]) if len(events) == 1 else _put_each(sink, events)
+            return sink.put(events[0]) if len(events) == 1 else _All([sink.put(event) for event in events])
         for event in events:
             sink.put_from_thread(event)
         return None
@@ -40,9 +39,15 @@ def callback_for(component: str, sink: Sink) -> Callback:
     return callback
 
 
-async def _put_each(sink: Sink, events: list[Event]) -> None:
-    for event in events:
-        await sink.put(event)
+class _All:
+    """Several puts, or none, awaited as one; all has been put already."""
+
+    def __init__(self, puts: list[Awaitable[None]]) -> None:
+        self._puts = puts
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        for put in self._puts:
+            yield from put.__await__()
 
 
 def quiet_misleading_warning() -> None:

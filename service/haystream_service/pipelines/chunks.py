@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from haystream_service.pipelines.json_values import encodable, json_safe
 from haystream_service.run.events import Reasoning, Text, ToolCall, ToolResult
 
 if TYPE_CHECKING:
-    from haystack.dataclasses import StreamingChunk
+    from haystack.dataclasses import StreamingChunk, ToolCallResult
 
     from haystream_service.run.events import Event
 
@@ -22,13 +24,20 @@ def events_of(chunk: StreamingChunk, component: str) -> list[Event]:
     if chunk.reasoning:
         return [Reasoning(component, index, piece) for piece in _pieces(encodable(chunk.reasoning.reasoning_text))]
     if chunk.tool_call_result:
-        result = chunk.tool_call_result
-        text = result.result if isinstance(result.result, str) else str(result.result)
-        return [ToolResult(component, result.origin.id or "", result.origin.tool_name, encodable(text), result.error)]
+        return [_tool_result(component, chunk.tool_call_result)]
     return [
-        ToolCall(component, call.index, call.id or "", call.tool_name or "", encodable(call.arguments or ""))
+        ToolCall(component, call.index, call.id or "", call.tool_name or "", piece)
         for call in chunk.tool_calls or ()
+        for piece in _pieces(encodable(call.arguments or ""))
     ]
+
+
+def _tool_result(component: str, answer: ToolCallResult) -> ToolResult:
+    """Return what a tool answered, cut where it would not fit into one message; images and the like as JSON."""
+    text = encodable(answer.result if isinstance(answer.result, str) else json.dumps(json_safe(answer.result)))
+    is_truncated = len(text) > PIECE_CHARACTERS
+    origin = answer.origin
+    return ToolResult(component, origin.id or "", origin.tool_name, text[:PIECE_CHARACTERS], answer.error, is_truncated)
 
 
 def _pieces(text: str) -> list[str]:
@@ -36,8 +45,3 @@ def _pieces(text: str) -> list[str]:
     if len(text) <= PIECE_CHARACTERS:
         return [text]
     return [text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS)]
-
-
-def encodable(text: str) -> str:
-    """Return text that UTF-8 can carry. Half a surrogate pair, which some providers cut an emoji into, becomes `?`."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from haystream_service.pipelines.chunks import encodable
-from haystream_service.pipelines.outputs import json_safe
+from haystream_service.pipelines.json_values import encodable, json_safe
 from haystream_service.run.events import Document, Documents
 from haystream_service.run.stretch import size_bytes
 

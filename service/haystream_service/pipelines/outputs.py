@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from haystack.dataclasses import ChatMessage, ChatRole, Document
+from haystack.dataclasses import ChatMessage, ChatRole
 
-from haystream_service.pipelines.chunks import encodable
+from haystream_service.pipelines.json_values import json_safe
 from haystream_service.run.events import Finished, FinishReason, Usage
 
 EXIT_REASON = "exit_reason"  # what tells an Agent's outputs from others
-
-LARGEST_EXACT_INT = 2**53  # JSON's numbers are doubles to most readers, and a Struct's to all
 
 _REASONS = {
     "stop": FinishReason.STOP,
@@ -35,29 +32,6 @@ def finished(outputs: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, froz
             if component in wanted
         },
     )
-
-
-def json_safe(value: Any) -> Any:  # noqa: PLR0911 - one line per kind of value
-    """Return a value as JSON can carry it, in Haystack's own dictionary form where it has one."""
-    match value:
-        case None | bool():
-            return value
-        case int():
-            return value if abs(value) <= LARGEST_EXACT_INT else str(value)
-        case str():
-            return encodable(value)
-        case float():
-            return value if math.isfinite(value) else None
-        case Document():
-            return json_safe({"id": value.id, "content": value.content, "score": value.score, "meta": value.meta})
-        case Mapping():
-            return {encodable(str(name)): json_safe(item) for name, item in cast("Mapping[Any, Any]", value).items()}
-        case Sequence() | set() | frozenset() if not isinstance(value, bytes | bytearray):
-            return [json_safe(item) for item in cast("Collection[Any]", value)]
-        case _ if callable(to_dict := getattr(value, "to_dict", None)):
-            return json_safe(to_dict())
-        case _:
-            return f"<{type(value).__name__}>"  # neither its text nor its bytes: both may hold anything
 
 
 def usages(component: str, values: Mapping[str, Any]) -> Iterator[Usage]:
@@ -107,7 +81,7 @@ def _reply_metas(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _answers_of_agent(values: Mapping[str, Any]) -> list[ChatMessage]:
     """Return what an Agent's model said in this run: one message a step, after those of the conversation so far."""
-    steps = values.get("step_count")
+    steps = values.get("step_count", 1)  # an LLM, which is an Agent without tools, has one and does not say so
     if EXIT_REASON not in values or not isinstance(steps, int) or steps < 1:
         return []
     return [message for message in values.get("messages") or () if message.is_from(ChatRole.ASSISTANT)][-steps:]

@@ -11,6 +11,7 @@ from haystream_service.pipelines.documents import document_events
 from haystream_service.pipelines.inputs import data_for
 from haystream_service.pipelines.outputs import finished, usages
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK, TIMEOUT
+from haystream_service.pipelines.usage import summed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.inputs import Data
     from haystream_service.pipelines.shape import Shape
-    from haystream_service.run.events import Finished
+    from haystream_service.run.events import Finished, Usage
     from haystream_service.run.run import Sink
 
     Outputs = Mapping[str, Any]
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
-    """A call that fits the pipeline. `timed_components` take the seconds that there are as an input."""
+    """A call that fits the pipeline. `timed_components` take a timeout in seconds; some have one of their own."""
 
     data: Data
     streaming_components: Sequence[str]
-    timed_components: Sequence[str]
+    timed_components: Mapping[str, float | None]
     document_sockets: Mapping[str, Sequence[str]]
     include_outputs_from: frozenset[str]
     wanted: Mapping[str, frozenset[str] | None]
@@ -44,8 +45,8 @@ def prepare(shape: Shape, call: Call) -> PreparedCall:
     streaming = call.streaming_components or list(shape.streaming_components)
     for component in streaming:
         if options := shape.usage_options.get(component):
-            data[component] = {GENERATION_KWARGS: options} | data.get(component, {})
-            data[component][GENERATION_KWARGS] = {**options, **data[component][GENERATION_KWARGS]}
+            given = data.setdefault(component, {}).get(GENERATION_KWARGS) or {}
+            data[component][GENERATION_KWARGS] = {**options, **given}
     wanted: dict[str, frozenset[str] | None] = {
         component: frozenset(sockets) for component, sockets in shape.outputs.items()
     }
@@ -53,9 +54,11 @@ def prepare(shape: Shape, call: Call) -> PreparedCall:
     return PreparedCall(
         data=data,
         streaming_components=streaming,
-        timed_components=[
-            component for component, name in shape.sockets if name == TIMEOUT and name not in data.get(component, {})
-        ],
+        timed_components={
+            component: socket.default if isinstance(socket.default, int | float) else None
+            for (component, name), socket in shape.sockets.items()
+            if name == TIMEOUT and name not in data.get(component, {})
+        },
         document_sockets=shape.document_sockets,
         # Every generator's replies, wherever it stands: they tell the usage, and why the answer ends.
         include_outputs_from=frozenset(call.include_outputs_from).union(
@@ -70,17 +73,15 @@ async def run_pipeline(pipeline: Pipeline, call: PreparedCall, sink: Sink, secon
     data = {component: dict(values) for component, values in call.data.items()}
     for component in call.streaming_components:
         data.setdefault(component, {})[STREAMING_CALLBACK] = callback_for(component, sink)
-    for component in call.timed_components:
-        data.setdefault(component, {})[TIMEOUT] = seconds
+    for component, own_seconds in call.timed_components.items():
+        timeout = seconds if own_seconds is None else min(seconds, own_seconds)
+        data.setdefault(component, {})[TIMEOUT] = timeout
     progress = Progress(sink, call.document_sockets)
     partials = pipeline.run_async_generator(data, include_outputs_from=set(call.include_outputs_from))
     async with aclosing(partials):
-        try:
-            async for partial in partials:
-                await progress.take(partial)
-        except BaseException:
-            progress.account()
-            raise
+        async for partial in partials:
+            await progress.take(partial)
+    progress.finish()
     return finished(progress.outputs, call.wanted)
 
 
@@ -91,32 +92,31 @@ class Progress:
         self.outputs: dict[str, Outputs] = {}
         self._sink = sink
         self._document_sockets = document_sockets
-        self._shown: dict[str, list[tuple[str, float | None]]] = {}
-        self._newest: Mapping[str, Outputs] = {}
+        self._shown: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
+        self._used: list[Usage] = []
+        self._newest_used: list[Usage] = []
 
     async def take(self, partial: Mapping[str, Outputs]) -> None:
-        """Take what Haystack yields: documents are shown, usage counts as soon as this was not the end."""
-        self.account()
-        self._newest = partial
+        """Take what Haystack yields: usage is told, and documents are shown."""
+        self._used += self._newest_used
+        self._newest_used = [usage for component, values in partial.items() for usage in usages(component, values)]
+        self._sink.account(summed([*self._used, *self._newest_used]))
         self.outputs.update(partial)
         for component, values in partial.items():
             for socket in self._document_sockets.get(component, ()):
-                await self._show(component, values.get(socket))
+                await self._show(component, socket, values.get(socket))
 
-    def account(self) -> None:
-        """Count what the components used that came last."""
-        for component, values in self._newest.items():
-            for usage in usages(component, values):
-                self._sink.account(usage)
-        self._newest = {}
+    def finish(self) -> None:
+        """Take note that what came last was the repetition of all, and did not count."""
+        self._sink.account(summed(self._used))
 
-    async def _show(self, component: str, documents: list[Document] | None) -> None:
-        """Send a component's documents, once: at the end they come again."""
+    async def _show(self, component: str, socket: str, documents: list[Document] | None) -> None:
+        """Send the documents of a component's output, once: at the end they come again."""
         if documents is None:
             return
         fingerprint = [(document.id, document.score) for document in documents]
-        if self._shown.get(component) == fingerprint:
+        if self._shown.get((component, socket)) == fingerprint:
             return
-        self._shown[component] = fingerprint
+        self._shown[component, socket] = fingerprint
         for event in document_events(component, documents):
             await self._sink.put(event)

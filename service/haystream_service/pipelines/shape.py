@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 from haystack.components.agents import Agent
 from haystack.dataclasses import Document
@@ -91,10 +91,18 @@ def _document_sockets(pipeline: Pipeline) -> dict[str, list[str]]:
     """Return the outputs that bring documents, by component."""
     outputs = pipeline.outputs(include_components_with_connected_outputs=True)
     found = {
-        component: [name for name, details in sockets.items() if details["type"] == list[Document]]
+        component: [name for name, details in sockets.items() if _is_documents(details["type"])]
         for component, sockets in outputs.items()
     }
     return {component: names for component, names in found.items() if names}
+
+
+def _is_documents(annotation: Any) -> bool:
+    """Whether a type is a list of documents, in whichever spelling, or such a list or nothing."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is list:
+        return arguments == (Document,)
+    return any(_is_documents(argument) for argument in arguments)
 
 
 def _is_async(instance: Any) -> bool:

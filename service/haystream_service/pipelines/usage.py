@@ -1,14 +1,17 @@
-"""What makes a generator tell how many tokens it used, where it does so only on request."""
+"""How many tokens a run has used: what makes a generator tell, where it does so only on request, and the sums."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haystack.components.agents import Agent
 from haystack.components.generators.chat import AzureOpenAIChatGenerator, OpenAIChatGenerator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from haystream_service.run.events import Usage
 
 
 def usage_options(component: Any) -> Mapping[str, Any]:
@@ -23,3 +26,21 @@ def usage_options(component: Any) -> Mapping[str, Any]:
     if "stream_options" in (generator.generation_kwargs or {}):
         return {}
     return {"stream_options": {"include_usage": True}}
+
+
+def summed(usages: Iterable[Usage]) -> list[Usage]:
+    """Return the sums per component and model."""
+    sums: dict[tuple[str, str], Usage] = {}
+    for usage in usages:
+        before = sums.get((usage.component, usage.model))
+        sums[usage.component, usage.model] = usage if before is None else _added(before, usage)
+    return list(sums.values())
+
+
+def _added(before: Usage, more: Usage) -> Usage:
+    return replace(
+        more,
+        prompt_tokens=before.prompt_tokens + more.prompt_tokens,
+        completion_tokens=before.completion_tokens + more.completion_tokens,
+        total_tokens=before.total_tokens + more.total_tokens,
+    )

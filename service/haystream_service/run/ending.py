@@ -65,4 +65,6 @@ class Drained:
     """The service shuts down, and the time it gave to running runs is over."""
 
 
+WORTH_RETRYING = frozenset({FailureKind.PROVIDER_BUSY, FailureKind.PROVIDER_UNAVAILABLE})
+
 Ending: TypeAlias = Completed | Failed | Disconnected | Cancelled | DeadlineExceeded | ReaderTooSlow | Drained

@@ -59,13 +59,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered."""
+    """What a tool answered; of what does not fit into a message the beginning."""
 
     component: str
     id: str
     name: str
     result: str
     is_error: bool
+    is_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,6 @@ def close_iterators(error: BaseException) -> None:
         for value in values:
             if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
                 close = getattr(cast("Any", value), "close", None)
-                with suppress(Exception):  # the component's own, on its way out: whatever it raises, nobody waits
+                with suppress(BaseException):  # on its way out it may even speak once more: nobody waits for it
                     if callable(close):
                         close()

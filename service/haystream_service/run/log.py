@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,18 @@ class RunLog:
             self._append(entry)
             self._trim()
 
-    def after(self, seq: int) -> list[Entry]:
-        """Return what follows a sequence number, led by a Gap where the log no longer holds all of it."""
-        first = bisect_right(self._stretches, seq, key=lambda stretch: stretch.last_seq)
-        kept = [stretch.entry(seq) for stretch in self._stretches[first:]]
+    def after(self, seq: int, limit_bytes: int = sys.maxsize) -> list[Entry]:
+        """Return what follows a sequence number, led by a Gap where the log no longer holds all of it.
+
+        No more than the limit and one entry: who wants the rest asks again.
+        """
+        kept: list[Entry] = []
+        size = 0
+        for place in range(bisect_right(self._stretches, seq, key=_last_seq), len(self._stretches)):
+            if size > limit_bytes:
+                break
+            kept.append(self._stretches[place].entry(seq))
+            size += self._stretches[place].size_bytes
         if seq >= self._dropped_seq:
             return kept
         return [Entry(self._dropped_seq, Gap(seq + 1, self._dropped_seq)), *kept]
@@ -61,3 +70,7 @@ class RunLog:
         if surplus:
             self._dropped_seq = self._stretches[surplus - 1].last_seq
             del self._stretches[:surplus]
+
+
+def _last_seq(stretch: Stretch) -> int:
+    return stretch.last_seq

@@ -6,16 +6,20 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Failed
+from haystream_service.run.ending import Completed, DeadlineExceeded, Disconnected, Failed, Failure, FailureKind
 from haystream_service.run.events import Started
 from haystream_service.run.queue import CallbackQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
-    from haystream_service.run.ending import Ending, Failure
+    from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry, Event, Finished, Usage
     from haystream_service.run.store import Log, RunRecord
+
+
+# What a reader who comes back gets at a time: it is held while that one takes it.
+READ_BYTES = 256 * 1024
 
 
 class Sink(Protocol):
@@ -28,8 +32,8 @@ class Sink(Protocol):
     def put_from_thread(self, event: Event) -> None:
         """Put from any other thread; blocks it while the reader is behind."""
 
-    def account(self, usage: Usage) -> None:
-        """Note what the run has used, as soon as that is known."""
+    def account(self, usage: Sequence[Usage]) -> None:
+        """Note what the run has used so far, in all."""
 
 
 class Work(Protocol):
@@ -114,6 +118,7 @@ class Run:
         self._queue = CallbackQueue(budget.queue_bytes, self._on_filled)
         self._followers: set[Follower] = set()
         self._grace: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_done = False
 
@@ -133,7 +138,9 @@ class Run:
         return self._grace is not None
 
     def start(self, work: Work) -> asyncio.Task[None]:
-        """Begin the work; return its task, which the run itself holds."""
+        """Begin the work, and the time that it has; return its task, which the run itself holds."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._budget.seconds, self.stop, DeadlineExceeded())
         self._task = asyncio.create_task(self._drive(work), name=f"run {self.id}")
         self._task.add_done_callback(self._on_task_done)
         return self._task
@@ -151,9 +158,9 @@ class Run:
         """Put from any other thread, as Sink."""
         self._queue.put_from_thread(event)
 
-    def account(self, usage: Usage) -> None:
-        """Note what the run has used: once per component and model, in all."""
-        self.usage = _with(self.usage, usage)
+    def account(self, usage: Sequence[Usage]) -> None:
+        """Note what the run has used so far, in all."""
+        self.usage = tuple(usage)
 
     def join(self, follower: Follower) -> None:
         """Tell a reader of all that is new until it leaves."""
@@ -177,23 +184,19 @@ class Run:
         """
         if after_seq < self.log.last_seq:
             follower.wake()
-            return self.log.after(after_seq)
+            return self.log.after(after_seq, READ_BYTES)
         if self.ending is None and not follower.leads and any(other.leads for other in self._followers):
             return []
         return self._draw(follower)
 
     async def _drive(self, work: Work) -> None:
-        limit = asyncio.timeout(self._budget.seconds)
         try:
-            async with limit:
-                await self._queue.put(Started(self.id, self.record.pipeline))
-                finished = await work(self, self._budget.seconds)
+            await self._queue.put(Started(self.id, self.record.pipeline))
+            finished = await work(self, self._budget.seconds)
             self._queue.put_last(replace(finished, usage=self.usage))
             self._end(Completed())
         except BaseException as error:  # whatever it is, readers have to learn that the run is over
-            if limit.expired():
-                self._end(DeadlineExceeded())
-            else:
+            if self.ending is None:
                 self._end(Failed(self._observer.explain(error)), error)
             if not isinstance(error, Exception):  # a cancellation, above all, is never swallowed
                 raise
@@ -204,8 +207,8 @@ class Run:
             return False
         self.ending = ending
         self._queue.close()
-        self._observer.on_ended(self, error)
         self._wake_followers()
+        self._observer.on_ended(self, error)
         return True
 
     def _left_alone(self, why: Ending) -> None:
@@ -237,8 +240,10 @@ class Run:
                 follower.wake()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            task.exception()  # seen: the run's ending tells of it
+        error = None if task.cancelled() else task.exception()
+        self._end(Failed(Failure(FailureKind.DEFECT)), error)  # where not even the explanation worked
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._is_done = True  # not before: a reader may leave between the task's end and this
         self._check_over()
 
@@ -248,18 +253,3 @@ class Run:
                 self._grace.cancel()
             self._draw()
             self._observer.on_over(self)
-
-
-def _with(usages: tuple[Usage, ...], more: Usage) -> tuple[Usage, ...]:
-    """Return the sums per component and model with one more in them."""
-    sums = {(usage.component, usage.model): usage for usage in usages}
-    before = sums.get((more.component, more.model))
-    if before is not None:
-        more = replace(
-            more,
-            prompt_tokens=before.prompt_tokens + more.prompt_tokens,
-            completion_tokens=before.completion_tokens + more.completion_tokens,
-            total_tokens=before.total_tokens + more.total_tokens,
-        )
-    sums[more.component, more.model] = more
-    return tuple(sums.values())

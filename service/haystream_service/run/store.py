@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from haystream_service.run.log import RunLog
+from haystream_service.run.run import READ_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,8 +48,11 @@ class Log(Protocol):
     def append(self, entries: Iterable[Entry]) -> None:
         """Keep entries that follow those already here."""
 
-    def after(self, seq: int) -> list[Entry]:
-        """Return what follows a sequence number, led by a Gap where not all of it is there any more."""
+    def after(self, seq: int, limit_bytes: int = ...) -> list[Entry]:
+        """Return what follows a sequence number, led by a Gap where not all of it is there any more.
+
+        No more than the limit and one entry: who wants the rest asks again.
+        """
         ...
 
 
@@ -68,8 +72,8 @@ class EndedRun:
         """Nothing depends on its readers."""
 
     def read(self, follower: Follower, after_seq: int) -> list[Entry]:
-        """Return all entries after a sequence number."""
-        return self.log.after(after_seq)
+        """Return entries after a sequence number."""
+        return self.log.after(after_seq, READ_BYTES)
 
 
 class RunStore(Protocol):

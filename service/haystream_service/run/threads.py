@@ -41,13 +41,14 @@ class ComponentThreads(ThreadPoolExecutor):
     """At most `limit` threads at work for someone; who comes later waits in line.
 
     A thread cannot be stopped. One whose caller has gone (its run was cancelled) is an orphan: it gives its place to
-    the next in line at once, and ends when its component does. `orphans` counts them.
+    the next in line at once, and ends when its component does. `orphans` counts them, and `on_orphan` is told of each.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, on_orphan: Callable[[int], None] = lambda _: None) -> None:
         super().__init__(limit * (1 + ORPHANS_PER_THREAD), thread_name_prefix="haystream-sync")
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="haystream-lookup")
         self._limit = limit
+        self._on_orphan = on_orphan
         self._places = threading.Lock()
         self._line: deque[_Work] = deque()
         self._begun: set[_Work] = set()  # which have a place, and wait for orphans to leave them a thread
@@ -98,6 +99,7 @@ class ComponentThreads(ThreadPoolExecutor):
         with self._places:
             self.at_work -= 1
             self.orphans += 1
+        self._on_orphan(self.orphans)
         self._begin()
 
     def release(self, *, was_orphan: bool) -> None:
@@ -153,6 +155,10 @@ class _Work(Future[Any]):
             result = self._call()
         except (SystemExit, KeyboardInterrupt):  # asyncio would end the loop for it
             self._finish(lambda: self.set_exception(ComponentExited()))
+        except StopIteration as error:  # a future cannot hold one: whoever waits would wait for ever
+            leaked = RuntimeError("the component raised StopIteration")
+            leaked.__cause__ = error
+            self._finish(partial(self.set_exception, leaked))
         except RunStopped as error:
             close_iterators(error)
             self._finish(partial(self.set_exception, error))
