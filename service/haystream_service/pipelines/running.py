@@ -45,7 +45,7 @@ def prepare(shape: Shape, call: Call) -> PreparedCall:
     streaming = call.streaming_components or list(shape.streaming_components)
     for component in streaming:
         if options := shape.usage_options.get(component):
-            given = data.setdefault(component, {}).get(GENERATION_KWARGS) or {}
+            given: dict[str, Any] = data.setdefault(component, {}).get(GENERATION_KWARGS) or {}
             data[component][GENERATION_KWARGS] = {**options, **given}
     wanted: dict[str, frozenset[str] | None] = {
         component: frozenset(sockets) for component, sockets in shape.outputs.items()
