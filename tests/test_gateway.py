@@ -143,7 +143,7 @@ async def test_a_page_of_another_site_starts_no_run(page: Browser, stage: Stage)
         (
             chat_pb2.Event(seq=2, tool_result=chat_pb2.ToolResult(component="llm", id="c", name="search", result="3")),
             "tool_result",
-            {"component": "llm", "id": "c", "name": "search", "result": "3", "is_error": False},
+            {"component": "llm", "id": "c", "name": "search", "result": "3", "is_error": False, "truncated": False},
         ),
         (chat_pb2.Event(seq=9, gap=chat_pb2.Gap(from_seq=2, to_seq=9)), "gap", {"from_seq": 2, "to_seq": 9}),
     ],

@@ -46,7 +46,7 @@ class Sampler:
         """Write all stacks."""
         stacks = [
             {"count": count, "stack": [[code.co_filename, code.co_qualname] for code in stack]}
-            for stack, count in self._stacks.items()
+            for stack, count in list(self._stacks.items())  # a last signal may still come
         ]
         path.write_text(json.dumps(stacks), encoding="utf-8")
 
