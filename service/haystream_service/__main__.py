@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import uvloop
@@ -15,11 +16,15 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from haystream_service.logs import set_up_logging
+from haystream_service.logs import Secrets, set_up_logging
 from haystream_service.settings import Settings, complaint_about
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from structlog.typing import FilteringBoundLogger
+
+    from haystream_service.pipelines.registry import PipelineRegistry
 
 
 THREADS = "haystream-"
@@ -39,15 +44,16 @@ def main() -> NoReturn:
         settings = CliApp.run(Settings)
     except ValidationError as error:
         _refuse(complaint_about(error))
-    log = set_up_logging(settings.log_format, settings.log_level, _secrets())
+    hidden = Secrets(_secrets())
+    log = set_up_logging(settings.log_format, settings.log_level, hidden)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        complaint = runner.run(_serve(settings, log))
+        complaint = runner.run(_serve(settings, log, hidden))
     if complaint:
         _refuse(complaint)
     sys.exit(0)
 
 
-async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
+async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets) -> str:
     """Serve until a signal; return a complaint where that was not possible."""
     from haystream_service.errors import PipelineFileError  # noqa: PLC0415 - after the environment is set
     from haystream_service.server import AddressInUse, serving  # noqa: PLC0415 - as above
@@ -55,7 +61,7 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     loop = asyncio.get_running_loop()
     stop = _stop_on_signals(loop)
     try:
-        async with serving(settings, log) as service:
+        async with serving(settings, log, hidden) as service, _looking_again_on_signal(loop, service.registry):
             host = settings.listen.rpartition(":")[0]
             if host not in LOOPBACK:
                 log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
@@ -69,6 +75,24 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> str:
     log.info("stopped")
     _leave_stuck_threads()
     return ""
+
+
+@asynccontextmanager
+async def _looking_again_on_signal(loop: asyncio.AbstractEventLoop, registry: PipelineRegistry) -> AsyncGenerator[None]:
+    """Have SIGHUP look for changed pipelines at once, those included that could not be loaded."""
+    looks: set[asyncio.Task[None]] = set()
+
+    def on_signal() -> None:
+        task = asyncio.create_task(registry.look_again(retry_failed=True), name="look again")
+        looks.add(task)
+        task.add_done_callback(looks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_signal)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        await asyncio.gather(*looks)
 
 
 async def _settle(loaded: asyncio.Event) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import secrets
 import traceback
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.attachments import fetched
 from haystream_service.errors import InvalidRequest, Refusal, RunExists, Violation
 from haystream_service.logs import redacted
+from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
 from haystream_service.run.ending import WORTH_RETRYING, Failed, Failure, FailureKind
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from haystream_service.images import ImageFetcher
+    from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.run.ending import Ending
     from haystream_service.run.run import OnDisconnect, Run
@@ -52,8 +56,11 @@ class Limits:
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     """Answers the RPCs of `haystream.v1.ChatService`."""
 
-    def __init__(self, registry: PipelineRegistry, runs: Runs, limits: Limits, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, registry: PipelineRegistry, images: ImageFetcher, runs: Runs, limits: Limits, log: FilteringBoundLogger
+    ) -> None:
         self._registry = registry
+        self._images = images
         self._runs = runs
         self._limits = limits
         self._log = log
@@ -102,7 +109,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """Return the run that a request attaches to, or else the one that it starts."""
         if not request.run_id:
             self._runs.admit()
-        call = call_of(request)
+        call = await self._with_images(call_of(request))
         asked = request_hash(request)
         run = await self._runs.find(request.run_id, ANYONE) if request.run_id else None
         if run is not None and not _is_to_be_repeated(run.ending):
@@ -110,23 +117,26 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                 raise RunExists(request.run_id)
             return run
         self._runs.admit()
-        pipeline, work = self._registry.work(request.pipeline, call)
+        job = self._registry.job(request.pipeline, call)
         on_disconnect = on_disconnect_of(request)
         return self._runs.start(
-            RunRecord(request.run_id or new_run_id(), ANYONE, pipeline, asked),
-            self._budget(context, on_disconnect),
+            RunRecord(request.run_id or new_run_id(), ANYONE, job.pipeline, asked),
+            self._budget(context, on_disconnect, job.seconds),
             on_disconnect,
-            work,
+            job.work,
             partial(self._report, request_id=_request_id(context), api_key=call.api_key),
         )
 
-    def _budget(self, context: Context, on_disconnect: OnDisconnect) -> Budget:
+    async def _with_images(self, call: Call) -> Call:
+        """Return the call with what its images' URLs lead to. Raises InvalidRequest with all that cannot be had."""
+        if not any(isinstance(part, Image) and part.url for message in call.messages for part in message.parts):
+            return call
+        return replace(call, messages=await fetched(call.messages, self._images))
+
+    def _budget(self, context: Context, on_disconnect: OnDisconnect, seconds: float | None) -> Budget:
         """Return what the run may use: the caller's deadline counts unless the run is to outlive its caller."""
-        budget = self._limits.run
-        remaining = time_remaining(context)
-        if remaining is None or on_disconnect.goes_on:
-            return budget
-        return Budget(min(budget.seconds, remaining), budget.queue_bytes)
+        limits = [self._limits.run.seconds, seconds, None if on_disconnect.goes_on else time_remaining(context)]
+        return Budget(min(limit for limit in limits if limit is not None), self._limits.run.queue_bytes)
 
     async def _stream(self, run: Run | EndedRun, reader: StreamReader, *, leads: bool, after_seq: int = 0) -> None:
         """Stream a run to a reader until it has ended, and give that a status."""

@@ -78,6 +78,14 @@ class ServiceDraining(Refusal):
         super().__init__("the service is shutting down; try again elsewhere, or in a moment")
 
 
+class ComponentFailed(Exception):
+    """A component failed in a pipeline that does not tell which. The cause is what it raised."""
+
+
+class PipelineBuildFailed(Exception):
+    """A pipeline could not be built with the caller's key. The cause is what its file raised."""
+
+
 class PipelineFileError(Exception):
     """A pipeline's file is wrong in a way that its owner can mend. The text names the cure and no secret."""
 

@@ -7,6 +7,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from haystream_service.errors import ComponentFailed, PipelineBuildFailed
 from haystream_service.run.ending import Failure, FailureKind
 
 if TYPE_CHECKING:
@@ -21,12 +22,15 @@ _CONNECTION_ERRORS = frozenset({"ConnectionError", "APIConnectionError", "Transp
 
 def failure_of(error: BaseException) -> Failure:
     """Find out what made a run fail."""
+    if isinstance(error, PipelineBuildFailed):
+        return Failure(FailureKind.PIPELINE_BUILD_FAILED)
     chain = list(_causes(error))
     component = next((name for link in chain if isinstance(name := getattr(link, "component_name", None), str)), "")
     for link in chain:
         if (kind := _provider_kind(link)) is not None:
             return Failure(kind, component, _retry_after(link))
-    return Failure(FailureKind.COMPONENT_FAILED if component else FailureKind.DEFECT, component)
+    is_component = component or isinstance(error, ComponentFailed)
+    return Failure(FailureKind.COMPONENT_FAILED if is_component else FailureKind.DEFECT, component)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -89,5 +93,5 @@ def _seconds_until(date: str) -> float:
     """Return the seconds until a date in HTTP's form; not a number for anything else."""
     try:
         return parsedate_to_datetime(date).timestamp() - time.time()
-    except ValueError:
+    except (TypeError, ValueError):  # the former in older Pythons
         return math.nan

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
@@ -22,7 +23,27 @@ SHORTEST_SECRET = 8  # anything shorter would blot out words
 _KEYS = re.compile(r"\bsk-[\w-]{6,}|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+")
 
 
-def set_up_logging(log_format: str, level: str, secrets: Sequence[str] = ()) -> FilteringBoundLogger:
+class Secrets:
+    """What no line of the log may show: some for good, and callers' keys for as long as something knows them."""
+
+    def __init__(self, lasting: Iterable[str] = ()) -> None:
+        self._counts = Counter(lasting)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._counts))
+
+    def add(self, secret: str) -> None:
+        """Hide a secret, until it is discarded as often as it was added."""
+        self._counts[secret] += 1
+
+    def discard(self, secret: str) -> None:
+        """Take back what was added."""
+        self._counts[secret] -= 1
+        if self._counts[secret] <= 0:
+            del self._counts[secret]
+
+
+def set_up_logging(log_format: str, level: str, secrets: Iterable[str] = ()) -> FilteringBoundLogger:
     """Send the service's lines, and the warnings of the libraries under it, to standard error, without the secrets."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -47,7 +68,7 @@ def set_up_logging(log_format: str, level: str, secrets: Sequence[str] = ()) -> 
     return cast("FilteringBoundLogger", structlog.get_logger("haystream"))
 
 
-def redacted(text: str, secrets: Sequence[str] = ()) -> str:
+def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     """Return a text without what looks like a key, and without the secrets that are known."""
     for secret in secrets:
         if len(secret) >= SHORTEST_SECRET:
@@ -55,7 +76,7 @@ def redacted(text: str, secrets: Sequence[str] = ()) -> str:
     return _KEYS.sub(REDACTED, text)
 
 
-def _redactor(secrets: Sequence[str]) -> Processor:
+def _redactor(secrets: Iterable[str]) -> Processor:
     def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
         for name, value in event.items():
             if isinstance(value, str):

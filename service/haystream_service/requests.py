@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from google.protobuf.message import Message
+from google.protobuf.message import Message as ProtoMessage
 
 from haystream.v1 import chat_pb2
 from haystream_service.errors import InvalidRequest, Violation
-from haystream_service.pipelines.call import Call
+from haystream_service.images import media_type_of
+from haystream_service.pipelines.call import Call, Image, Message, Role, ToolCall, ToolResult
 from haystream_service.run.run import OnDisconnect
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 RUN_ID_RULE = "expected 1 to 64 letters, digits, dots, dashes or underscores"
 NANOS = 1_000_000_000
 
+_IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,64}")
 _API_KEY = re.compile(r"[\x21-\x7e]*")  # it becomes an HTTP header
 _ROLES = {
-    chat_pb2.ROLE_SYSTEM: "system",
-    chat_pb2.ROLE_USER: "user",
-    chat_pb2.ROLE_ASSISTANT: "assistant",
-    chat_pb2.ROLE_TOOL: "tool",
+    chat_pb2.ROLE_SYSTEM: Role.SYSTEM,
+    chat_pb2.ROLE_USER: Role.USER,
+    chat_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
+    chat_pb2.ROLE_TOOL: Role.TOOL,
 }
 
 
@@ -110,7 +111,7 @@ def _size_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
 
 def _size_of(value: Any) -> int:
     """Return about how much of a message a field takes."""
-    if isinstance(value, Message):
+    if isinstance(value, ProtoMessage):
         return value.ByteSize()
     if isinstance(value, str):
         return len(value)
@@ -172,33 +173,34 @@ def _conversation_violations(conversation: chat_pb2.Conversation) -> Iterator[Vi
         for place, part in enumerate(message.parts):
             if part.WhichOneof("content") is None:
                 yield Violation(f"{path}.parts[{place}]", "set either `text` or `image`")
-            elif part.HasField("image") and not part.image.data:
-                yield Violation(f"{path}.parts[{place}].image", "this version takes images as `data` only")
+            elif part.HasField("image"):
+                yield from _image_violations(f"{path}.parts[{place}].image", part.image)
+        for place, call in enumerate(message.tool_calls):
+            yield from _number_violations(f"{path}.tool_calls[{place}].arguments", call.arguments)
 
 
-def _message(message: chat_pb2.ChatMessage) -> dict[str, Any]:
-    """Return a message in the dictionary form of Haystack's ChatMessage."""
-    content: list[dict[str, Any]] = [_part(part) for part in message.parts]
-    content += [{"tool_call": _tool_call(call.id, call.name, plain(call.arguments))} for call in message.tool_calls]
-    content += [
-        {
-            "tool_call_result": {
-                "result": result.result,
-                "origin": _tool_call(result.id, result.name, {}),
-                "error": result.is_error,
-            }
-        }
-        for result in message.tool_results
-    ]
-    return {"role": _ROLES[message.role], "meta": {}, "name": None, "content": content}
+def _image_violations(path: str, image: chat_pb2.Image) -> Iterator[Violation]:
+    if not (image.data or image.url):
+        yield Violation(path, "set either `data` or `url`")
+    elif image.mime_type and not _IMAGE_TYPE.fullmatch(image.mime_type):
+        yield Violation(f"{path}.mime_type", "expected an image's media type, such as image/png")
+    elif image.data and not image.mime_type and media_type_of(image.data) is None:
+        yield Violation(f"{path}.mime_type", "this is neither PNG, JPEG, GIF nor WebP: say what it is")
 
 
-def _part(part: chat_pb2.ContentPart) -> dict[str, Any]:
+def _message(message: chat_pb2.ChatMessage) -> Message:
+    return Message(
+        role=_ROLES[message.role],
+        parts=[_part(part) for part in message.parts],
+        tool_calls=[ToolCall(call.id, call.name, plain(call.arguments)) for call in message.tool_calls],
+        tool_results=[
+            ToolResult(result.id, result.name, result.result, result.is_error) for result in message.tool_results
+        ],
+    )
+
+
+def _part(part: chat_pb2.ContentPart) -> str | Image:
     if part.WhichOneof("content") == "text":
-        return {"text": part.text}
-    image = base64.b64encode(part.image.data).decode()
-    return {"image": {"base64_image": image, "mime_type": part.image.mime_type or None, "validation": False}}
-
-
-def _tool_call(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"id": call_id or None, "tool_name": name, "arguments": arguments}
+        return part.text
+    image = part.image
+    return Image(image.data, image.mime_type or media_type_of(image.data) or "", image.url)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.struct_pb2 import Struct
 
 from haystream.v1 import chat_pb2
+from haystream_service.pipelines.generation import haystack_version
+from haystream_service.pipelines.shape import Cancellation
 from haystream_service.run import events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from haystream_service.pipelines.registry import LoadedPipeline, Slot
+    from haystream_service.pipelines.loading import LoadedPipeline
+    from haystream_service.pipelines.registry import Slot
 
 # A stock client takes 4 MiB in one message, and breaks the stream over a larger one.
 OUTPUTS_LIMIT_BYTES = 3 * 1024 * 1024
@@ -23,6 +26,12 @@ _REASONS = {
     events.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
     events.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
     events.FinishReason.INCOMPLETE: chat_pb2.FINISH_REASON_INCOMPLETE,
+}
+
+_CANCELLATIONS = {
+    Cancellation.IMMEDIATE: chat_pb2.CANCELLATION_IMMEDIATE,
+    Cancellation.NEXT_CHUNK: chat_pb2.CANCELLATION_NEXT_CHUNK,
+    Cancellation.NONE: chat_pb2.CANCELLATION_NONE,
 }
 
 
@@ -73,7 +82,7 @@ def struct_message(values: Mapping[str, Any]) -> Struct:
 
 def pipeline_message(slot: Slot) -> chat_pb2.Pipeline:
     """Return a pipeline in short."""
-    description = slot.loaded.builder.description if slot.loaded is not None else ""
+    description = slot.loaded.source.manifest.description if slot.loaded is not None else ""
     return chat_pb2.Pipeline(
         name=slot.file.name, description=description, ready=slot.loaded is not None, error=slot.error
     )
@@ -91,8 +100,9 @@ def description_message(slot: Slot, loaded: LoadedPipeline) -> chat_pb2.GetPipel
             for component, sockets in shape.outputs.items()
             for name, details in sockets.items()
         ],
-        cancellation=_cancellation(shape.streaming_components),
+        cancellation=_CANCELLATIONS[shape.cancellation],
         graph=shape.graph(),
+        haystack_version=haystack_version(),
     )
 
 
@@ -146,13 +156,6 @@ def _outputs_within(limit_bytes: int, outputs: Mapping[str, Mapping[str, Any]]) 
         else:
             omitted.append(component)
     return kept, omitted
-
-
-def _cancellation(streaming_components: Mapping[str, bool]) -> chat_pb2.Cancellation.ValueType:
-    if not streaming_components:
-        return chat_pb2.CANCELLATION_NONE
-    all_async = all(streaming_components.values())
-    return chat_pb2.CANCELLATION_IMMEDIATE if all_async else chat_pb2.CANCELLATION_NEXT_CHUNK
 
 
 def _type_name(annotation: Any) -> str:

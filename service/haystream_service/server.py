@@ -16,8 +16,14 @@ from grpc_reflection.v1alpha import reflection
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.chat import ChatServicer, Limits
 from haystream_service.failure import failure_of
+from haystream_service.images import ImageFetcher
+from haystream_service.logs import Secrets
 from haystream_service.pipelines.callbacks import quiet_misleading_warning
+from haystream_service.pipelines.keyed import KeyedPipelines
+from haystream_service.pipelines.loading import Loader
 from haystream_service.pipelines.registry import PipelineRegistry
+from haystream_service.pipelines.sharing import Closings
+from haystream_service.pipelines.watching import watch
 from haystream_service.requests import MAX_REQUEST_BYTES
 from haystream_service.run.run import Budget
 from haystream_service.run.runs import Runs
@@ -39,7 +45,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
 GOODBYE_SECONDS = 0.5
 
-BUILDERS = 4  # pipelines that are built at once, for callers with a key of their own
+BUILDERS = 4  # pipelines that are built at once; one that hangs gives its place away when its time is over
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # otherwise a second service would share the port without a word
@@ -73,54 +79,104 @@ class Service:
     runs: Runs
     store: MemoryStore
     threads: ComponentThreads
+    registry: PipelineRegistry
+    keyed: KeyedPipelines
     loaded: asyncio.Event
 
 
 @asynccontextmanager
-async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[Service]:
-    """Serve until the block is left, then drain. Raises AddressInUse, or PipelineFileError for the folder itself."""
-    builders = ThreadPoolExecutor(BUILDERS, thread_name_prefix="haystream-build")
-    registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, log, builders)
+async def serving(
+    settings: Settings, log: FilteringBoundLogger, hidden: Secrets | None = None
+) -> AsyncGenerator[Service]:
+    """Serve until the block is left, then drain. Callers' keys are `hidden` from the log while they are in use.
+
+    Raises AddressInUse, or PipelineFileError for the folder itself.
+    """
+    async with _pipelines(settings, log, hidden or Secrets()) as (registry, keyed):
+        store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
+        runs = Runs(settings.max_runs, store, failure_of)
+        quiet_misleading_warning()
+        watch_of_health = health.aio.HealthServicer()
+        async with _images(settings) as images, _component_threads(settings, log) as threads:
+            servicer = ChatServicer(registry, images, runs, _limits(settings), log)
+            server = _server(servicer, watch_of_health)
+            port = _bind(server, settings.listen)
+            await watch_of_health.set("", SERVING)
+            await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
+            await server.start()
+            loaded = asyncio.Event()
+            tasks = [asyncio.create_task(_keep_readiness(registry, watch_of_health, loaded), name="readiness")]
+            if settings.watch_pipelines:
+                tasks.append(asyncio.create_task(watch(settings.pipelines, registry, log), name="watch pipelines"))
+            try:
+                yield Service(port, runs, store, threads, registry, keyed, loaded)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
+                await runs.drain(settings.drain_seconds)
+                await server.stop(GOODBYE_SECONDS)
+                await asyncio.gather(*tasks, return_exceptions=True)
+                store.close()
+
+
+@asynccontextmanager
+async def _pipelines(
+    settings: Settings, log: FilteringBoundLogger, hidden: Secrets
+) -> AsyncGenerator[tuple[PipelineRegistry, KeyedPipelines]]:
+    """Find the pipelines, and close at the end what has become of them."""
+    threads = ComponentThreads(BUILDERS, name="build")
+    closings = Closings(log)
+    keyed = KeyedPipelines(settings.keyed_pipelines, settings.keyed_seconds, closings, hidden)
+    loader = Loader(threads, settings.build_seconds, closings)
+    registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, loader, keyed, log)
     registry.find()
-    store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
-    runs = Runs(settings.max_runs, store, failure_of)
-    quiet_misleading_warning()
-    watch = health.aio.HealthServicer()
-    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(registry, runs, _limits(settings), log), server)
-    health_pb2_grpc.add_HealthServicer_to_server(watch, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    port = _bind(server, settings.listen)
+    try:
+        yield registry, keyed
+    finally:
+        await registry.close()
+        await closings.finish()
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+@asynccontextmanager
+async def _component_threads(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[ComponentThreads]:
+    """Have components that cannot be async run in threads of the service's own."""
     threads = ComponentThreads(
         settings.max_sync_runs, lambda count: log.info("a thread goes on after its run was stopped", orphans=count)
     )
     asyncio.get_running_loop().set_default_executor(threads)
-    await watch.set("", SERVING)
-    await watch.set(SERVICE_NAME, NOT_SERVING)
-    await server.start()
-    loaded = asyncio.Event()
-    loading = asyncio.create_task(_load(registry, watch, loaded), name="load pipelines")
     try:
-        yield Service(port, runs, store, threads, loaded)
+        yield threads
     finally:
-        loading.cancel()
-        await watch.set(SERVICE_NAME, NOT_SERVING)
-        await runs.drain(settings.drain_seconds)
-        await server.stop(GOODBYE_SECONDS)
-        await asyncio.gather(loading, return_exceptions=True)
-        await registry.close()
-        store.close()
-        builders.shutdown(wait=False, cancel_futures=True)
         threads.shutdown(wait=False, cancel_futures=True)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())  # as it would be without a service
 
 
-async def _load(registry: PipelineRegistry, watch: health.aio.HealthServicer, loaded: asyncio.Event) -> None:
-    """Load the pipelines; the service is ready as soon as all are warm that can be, and there is one."""
+def _images(settings: Settings) -> ImageFetcher:
+    hosts = frozenset(host for name in settings.image_hosts.split(",") if (host := name.strip()))
+    return ImageFetcher(max_bytes=settings.image_bytes, allowed_hosts=hosts)
+
+
+def _server(servicer: ChatServicer, watch_of_health: health.aio.HealthServicer) -> grpc.aio.Server:
+    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
+    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server
+
+
+async def _keep_readiness(
+    registry: PipelineRegistry, watch_of_health: health.aio.HealthServicer, loaded: asyncio.Event
+) -> None:
+    """Load the pipelines; the service is ready once all are warm that can be, and as long as there is one."""
     await registry.load()
-    if any(slot.loaded is not None for slot in registry.slots.values()):
-        await watch.set(SERVICE_NAME, SERVING)
-    loaded.set()
+    while True:
+        registry.changed.clear()
+        is_ready = any(slot.loaded is not None for slot in registry.slots.values())
+        await watch_of_health.set(SERVICE_NAME, SERVING if is_ready else NOT_SERVING)
+        loaded.set()
+        await registry.changed.wait()
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:

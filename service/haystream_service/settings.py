@@ -40,6 +40,17 @@ class Settings(BaseSettings):
     default_pipeline: str = Field(
         default="", description="pipeline of requests that name none; unset: `local`, or the only one there is"
     )
+    watch_pipelines: bool = Field(default=True, description="serve what changes in the folder without a restart")
+    build_seconds: PositiveFloat = Field(default=60, description="longest that building a pipeline may take")
+    keyed_pipelines: PositiveInt = Field(default=100, description="pipelines kept for callers with keys of their own")
+    keyed_seconds: PositiveFloat = Field(
+        default=600, description="time that such a pipeline is kept after its last run"
+    )
+    image_bytes: PositiveInt = Field(default=8 << 20, description="largest image that is fetched from a URL")
+    image_hosts: str = Field(
+        default="",
+        description="private hosts, comma-separated, that images may be fetched from; public ones always may",
+    )
     max_runs: PositiveInt = Field(default=1000, description="runs at once; one more is refused")
     max_sync_runs: PositiveInt = Field(default=32, description="threads for components that cannot be async")
     max_run_seconds: PositiveFloat = Field(default=600, description="longest a run may take")

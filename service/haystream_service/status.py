@@ -66,6 +66,10 @@ _FAILURES = {
         Code.INTERNAL,
         "a component of the pipeline failed; the service's log has the details",
     ),
+    FailureKind.PIPELINE_BUILD_FAILED: (
+        Code.FAILED_PRECONDITION,
+        "the pipeline could not be built with the key in `api_key`; the service's log has the details",
+    ),
 }
 
 

@@ -169,7 +169,9 @@ class ChatRequest(_message.Message):
     query: _builtins.str
     """Query is a single question in plain text."""
     api_key: _builtins.str
-    """ApiKey is the model provider's key, used for this run alone and never kept, logged or returned."""
+    """ApiKey is the model provider's key, used for runs of callers who send it, and never logged or returned. What was
+    built with it is kept for a while, so that the next call costs no more than one without.
+    """
     run_id: _builtins.str
     """RunId is an id of the caller's own for the run: 1 to 64 letters, digits, dots, dashes or underscores. The same id
     again attaches to the run instead of running twice. Empty: the service makes one.
@@ -335,7 +337,7 @@ class Image(_message.Message):
     data: _builtins.bytes
     """Data is the encoded picture itself."""
     url: _builtins.str
-    """Url is the address of the picture."""
+    """Url is the address of the picture, by http, https or data. The service fetches it before the run begins."""
     mime_type: _builtins.str
     """MimeType is the media type of the picture, such as `image/png`."""
     def __init__(
@@ -1037,7 +1039,9 @@ class Pipeline(_message.Message):
     ready: _builtins.bool
     """Ready tells that the pipeline is loaded and warm."""
     error: _builtins.str
-    """Error says why a pipeline is not ready, and the cure."""
+    """Error says why the pipeline's file, as it is now, is not served, and the cure. Where the pipeline is ready all the
+    same, that is the version before.
+    """
     def __init__(
         self,
         *,
@@ -1088,10 +1092,13 @@ class GetPipelineResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     CANCELLATION_FIELD_NUMBER: _builtins.int
     GRAPH_FIELD_NUMBER: _builtins.int
+    HAYSTACK_VERSION_FIELD_NUMBER: _builtins.int
     cancellation: Global___Cancellation.ValueType
     """Cancellation is how a run of this pipeline can be stopped."""
     graph: _builtins.str
     """Graph is the pipeline as a Mermaid flowchart."""
+    haystack_version: _builtins.str
+    """HaystackVersion is the version of Haystack that runs it."""
     @_builtins.property
     def pipeline(self) -> Global___Pipeline:
         """Pipeline is the pipeline in short."""
@@ -1117,10 +1124,11 @@ class GetPipelineResponse(_message.Message):
         outputs: _abc.Iterable[Global___PipelineOutput] | None = ...,
         cancellation: Global___Cancellation.ValueType = ...,
         graph: _builtins.str = ...,
+        haystack_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inputs_schema", b"inputs_schema", "pipeline", b"pipeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "graph", b"graph", "inputs_schema", b"inputs_schema", "outputs", b"outputs", "pipeline", b"pipeline", "streaming_components", b"streaming_components"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "graph", b"graph", "haystack_version", b"haystack_version", "inputs_schema", b"inputs_schema", "outputs", b"outputs", "pipeline", b"pipeline", "streaming_components", b"streaming_components"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,11 +18,13 @@ PIECE_CHARACTERS = 256 * 1024  # at most 1 MiB in UTF-8
 
 def events_of(chunk: StreamingChunk, component: str) -> list[Event]:
     """Return what a chunk says; nothing for those that only carry a provider's bookkeeping."""
-    index = chunk.index or 0
+    index = getattr(chunk, "index", None) or 0  # older generations of Haystack have content and meta alone
     if content := chunk.content:
         return [Text(component, index, piece) for piece in _pieces(encodable(content))]
-    if chunk.reasoning:
-        return [Reasoning(component, index, piece) for piece in _pieces(encodable(chunk.reasoning.reasoning_text))]
+    if not hasattr(chunk, "tool_calls"):
+        return []
+    if reasoning := getattr(chunk, "reasoning", None):
+        return [Reasoning(component, index, piece) for piece in _pieces(encodable(reasoning.reasoning_text))]
     if chunk.tool_call_result:
         return [_tool_result(component, chunk.tool_call_result)]
     return [

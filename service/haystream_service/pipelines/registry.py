@@ -1,13 +1,10 @@
-"""The pipelines of the service: loaded from their folder, warmed, described, lent to runs, and closed."""
+"""The pipelines of the service: what the folder has, what of it is served, and a run's way to its pipeline."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
-
-from haystack.utils import Secret
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from haystream_service.errors import (
     ApiKeyRequired,
@@ -17,107 +14,121 @@ from haystream_service.errors import (
     PipelineNotReady,
     Violation,
 )
-from haystream_service.pipelines.files import pipeline_files
+from haystream_service.pipelines.files.folder import pipeline_files
 from haystream_service.pipelines.running import prepare, run_pipeline
-from haystream_service.pipelines.shape import shape_of
+from haystream_service.pipelines.sharing import BEGIN_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from haystack import Pipeline
     from structlog.typing import FilteringBoundLogger
 
     from haystream_service.pipelines.call import Call
-    from haystream_service.pipelines.files import Builder, PipelineFile
-    from haystream_service.pipelines.shape import Shape
+    from haystream_service.pipelines.files.folder import PipelineFile
+    from haystream_service.pipelines.keyed import KeyedPipelines
+    from haystream_service.pipelines.loading import LoadedPipeline, Loader
+    from haystream_service.pipelines.sharing import SharedPipeline
     from haystream_service.run.events import Finished
     from haystream_service.run.run import Sink, Work
 
-T = TypeVar("T")
-
 PREFERRED_DEFAULT = "local"
-CLOSE_SECONDS = 2.0  # for a pipeline's components to close their connections
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedPipeline:
-    """A pipeline that can be called. `needs_api_key`: the service has no key for it, so each caller brings one."""
-
-    name: str
-    builder: Builder
-    pipeline: Pipeline
-    shape: Shape
-    needs_api_key: bool
+STILL_SERVED = "; the version before is still served"
 
 
 @dataclass(slots=True)
 class Slot:
-    """A pipeline's place: loading while both are unset, then loaded, or failed with words for its owner."""
+    """A pipeline's place.
+
+    `loaded` is what new runs get. `error` says why the file as it is now is not that; both are unset while the first
+    version is being loaded.
+    """
 
     file: PipelineFile
     loaded: LoadedPipeline | None = None
     error: str = ""
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether neither is known yet."""
-        return self.loaded is None and not self.error
+    loading: asyncio.Task[None] | None = None
 
     def ready(self) -> LoadedPipeline:
         """Return the pipeline. Raises PipelineNotReady."""
         if self.loaded is None:
             why = self.error or "it is still being loaded"
-            raise PipelineNotReady(self.file.name, why, loading=self.is_loading)
+            raise PipelineNotReady(self.file.name, why, loading=not self.error)
         return self.loaded
 
 
-@dataclass(slots=True)
-class PipelineRegistry:
-    """All pipelines of a folder. `default` is the name of the one for requests that name none; empty: there is none."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a call comes to: a pipeline's name, the work to be run, and the longest it may take where that is set."""
 
-    folder: Path
-    default: str
-    log: FilteringBoundLogger
-    builders: ThreadPoolExecutor  # apart from the components' threads, which may all be taken
-    slots: dict[str, Slot] = field(default_factory=dict[str, Slot])
+    pipeline: str
+    work: Work
+    seconds: float | None
+
+
+class PipelineRegistry:
+    """All pipelines of a folder. `changed` is set whenever one of them has been loaded, has failed or is gone."""
+
+    def __init__(
+        self, folder: Path, default: str, loader: Loader, keyed: KeyedPipelines, log: FilteringBoundLogger
+    ) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.changed = asyncio.Event()
+        self._folder = folder
+        self._default = default
+        self._loader = loader
+        self._keyed = keyed
+        self._log = log
+        self._looking = asyncio.Lock()
+
+    @property
+    def default(self) -> str:
+        """The name of the pipeline for requests that name none; empty where there is none."""
+        if self._default or len(self.slots) != 1:
+            return self._default or (PREFERRED_DEFAULT if PREFERRED_DEFAULT in self.slots else "")
+        return next(iter(self.slots))
 
     def find(self) -> None:
-        """Look which pipelines the folder has. Raises PipelineFileError for a folder or a default that is not there."""
-        if not self.folder.is_dir():
-            raise PipelineFileError(f"HAYSTREAM_PIPELINES: there is no folder {str(self.folder)!r}")
-        self.slots = {file.name: Slot(file) for file in pipeline_files(self.folder)}
+        """Look for the first time. Raises PipelineFileError for a folder or a default that is not there."""
+        if not self._folder.is_dir():
+            raise PipelineFileError(f"HAYSTREAM_PIPELINES: there is no folder {str(self._folder)!r}")
+        self.slots = {name: Slot(file) for name, file in pipeline_files(self._folder).items()}
         if not self.slots:
-            raise PipelineFileError(f"HAYSTREAM_PIPELINES: no pipeline in the folder {str(self.folder)!r}")
-        if self.default and self.default not in self.slots:
+            raise PipelineFileError(f"HAYSTREAM_PIPELINES: no pipeline in the folder {str(self._folder)!r}")
+        if self._default and self._default not in self.slots:
             known = ", ".join(self.slots)
-            raise PipelineFileError(f"HAYSTREAM_DEFAULT_PIPELINE: {self.default!r} is not one of {known}")
-        if not self.default and PREFERRED_DEFAULT in self.slots:
-            self.default = PREFERRED_DEFAULT
-        if not self.default and len(self.slots) == 1:
-            self.default = next(iter(self.slots))
+            raise PipelineFileError(f"HAYSTREAM_DEFAULT_PIPELINE: {self._default!r} is not one of {known}")
 
     async def load(self) -> None:
-        """Build and warm every pipeline, one after another. A file that is wrong does not take the others down."""
-        for slot in self.slots.values():
+        """Load every pipeline that was found. A file that is wrong does not take the others down."""
+        self._begin_loading(self.slots.values())
+        await asyncio.gather(*(slot.loading for slot in self.slots.values() if slot.loading is not None))
+
+    async def look_again(self, *, retry_failed: bool = False) -> None:
+        """Begin to load what has changed in the folder, and what had failed if so asked; let go of what is gone."""
+        async with self._looking:
             try:
-                slot.loaded = await self._load(slot.file)
-            except PipelineFileError as error:
-                slot.error = str(error)
-                self.log.warning("pipeline not served", pipeline=slot.file.name, reason=slot.error)
-            except Exception as error:  # a file of the operator's may raise anything
-                slot.error = f"its file raised {type(error).__name__}; the service's log has the details"
-                self.log.warning("pipeline not served", pipeline=slot.file.name, exc_info=error)
-            else:
-                self.log.info("pipeline ready", pipeline=slot.file.name)
+                files = await self._loader.in_thread(pipeline_files, self._folder)
+            except OSError as error:  # the folder is gone, or being exchanged: what is loaded stays
+                self._log.warning("the folder of pipelines cannot be read", exc_info=error)
+                return
+            for name in self.slots.keys() - files.keys():
+                self._remove(self.slots.pop(name))
+            stale = [slot for name, file in files.items() if (slot := self._slot_of(name, file, retry_failed))]
+            self.slots = {name: self.slots[name] for name in files}
+            self._begin_loading(stale)
 
     async def close(self) -> None:
         """Close every pipeline."""
+        loading = [slot.loading for slot in self.slots.values() if slot.loading is not None]
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
         for slot in self.slots.values():
             if slot.loaded is not None:
-                await _close(slot.loaded.pipeline, self.log)
+                slot.loaded.shared.retire()
                 slot.loaded = None
+        self._keyed.close()
 
     def slot(self, name: str) -> Slot:
         """Return a pipeline's slot; an empty name means the default. Raises PipelineNotFound, InvalidRequest."""
@@ -126,69 +137,79 @@ class PipelineRegistry:
         try:
             return self.slots[name or self.default]
         except KeyError:
-            raise PipelineNotFound(name, list(self.slots)) from None
+            raise PipelineNotFound(name or self.default, list(self.slots)) from None
 
-    def work(self, name: str, call: Call) -> tuple[str, Work]:
-        """Return the pipeline's name and a run's work for a call. Raises a Refusal where it cannot be served."""
+    def job(self, name: str, call: Call) -> Job:
+        """Return what a call comes to, to be run at once. Raises a Refusal where it cannot be served."""
         loaded = self.slot(name).ready()
-        if call.api_key and not loaded.builder.takes_api_key:
+        if call.api_key and not loaded.source.takes_api_key:
             raise InvalidRequest(Violation("api_key", f"pipeline {loaded.name!r} does not take a provider's key"))
         if loaded.needs_api_key and not call.api_key:
             raise ApiKeyRequired(loaded.name)
         prepared = prepare(loaded.shape, call)
 
         async def work(sink: Sink, seconds: float, /) -> Finished:
-            async with self._lent(loaded, call.api_key) as pipeline:
+            async with self._shared(loaded, call.api_key).lent() as pipeline:
                 return await run_pipeline(pipeline, prepared, sink, seconds)
 
-        return loaded.name, work
+        return Job(loaded.name, work, loaded.source.manifest.timeout_seconds)
 
-    @asynccontextmanager
-    async def _lent(self, loaded: LoadedPipeline, api_key: str) -> AsyncGenerator[Pipeline]:
-        """Lend the pipeline, or one built for the caller's own key, which is closed afterwards and not kept."""
+    def _shared(self, loaded: LoadedPipeline, api_key: str) -> SharedPipeline:
+        """Return the pipeline on the service's own key, or the one that is kept for the caller's."""
         if not api_key:
-            yield loaded.pipeline
-            return
-        pipeline = await self._in_thread(loaded.builder.build, Secret.from_token(api_key))
+            return loaded.shared
+        return self._keyed.shared(loaded, api_key, lambda: self._loader.build_with(api_key, loaded.source))
+
+    def _slot_of(self, name: str, file: PipelineFile, retry_failed: bool) -> Slot | None:
+        """Return the slot of a file that is to be loaded; None where it is loaded as it is."""
+        slot = self.slots.get(name)
+        if slot is None:
+            slot = self.slots[name] = Slot(file)
+            return slot
+        if slot.file == file and not (retry_failed and slot.error):
+            return None
+        slot.file = file
+        return slot
+
+    def _begin_loading(self, slots: Iterable[Slot]) -> None:
+        for slot in slots:
+            if slot.loading is not None:
+                slot.loading.cancel()  # the file has changed in the meantime
+            slot.loading = asyncio.create_task(self._load(slot), name="load a pipeline")
+
+    async def _load(self, slot: Slot) -> None:
+        file = slot.file
+        log = self._log.bind(pipeline=file.name)
         try:
-            yield pipeline
-        finally:
-            await _close(pipeline, self.log)
+            loaded = await self._loader.load(file)
+        except PipelineFileError as error:
+            self._fail(slot, f"{file.path.name}: {error}")
+            log.warning("pipeline not served", reason=slot.error, exc_info=error.__cause__)
+        except Exception as error:  # a file of the operator's may raise anything
+            self._fail(slot, f"{file.path.name} raised {type(error).__name__}; the service's log has the details")
+            log.warning("pipeline not served", reason=slot.error, exc_info=error)
+        else:
+            self._swap(slot, loaded)
+            log.info("pipeline ready")
+        self.changed.set()
 
-    async def _load(self, file: PipelineFile) -> LoadedPipeline:
-        builder = await self._in_thread(file.load)
-        pipeline = await self._in_thread(builder.build)
-        shape = shape_of(pipeline)
-        needs_api_key = builder.takes_api_key and _lacks_a_key(pipeline)
-        if not needs_api_key:
-            await pipeline.warm_up_async()
-        return LoadedPipeline(file.name, builder, pipeline, shape, needs_api_key)
+    def _fail(self, slot: Slot, why: str) -> None:
+        slot.error = why + (STILL_SERVED if slot.loaded is not None else "")
 
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.builders, function, *arguments)
+    def _swap(self, slot: Slot, loaded: LoadedPipeline) -> None:
+        """Give new runs the new version. Those that go on finish with the one they began with."""
+        before, slot.loaded, slot.error = slot.loaded, loaded, ""
+        if before is not None:
+            self._retire(before)
 
+    def _remove(self, slot: Slot) -> None:
+        if slot.loading is not None:
+            slot.loading.cancel()
+        if slot.loaded is not None:
+            self._retire(slot.loaded)
+        self._log.info("pipeline removed", pipeline=slot.file.name)
+        self.changed.set()
 
-def _lacks_a_key(pipeline: Pipeline) -> bool:
-    """Whether a component has a Haystack Secret that must come from the environment and is not there."""
-    return any(
-        isinstance(value, Secret) and not _is_there(value)
-        for _, component in pipeline.walk()
-        for value in vars(component).values()
-    )
-
-
-def _is_there(secret: Secret) -> bool:
-    try:
-        secret.resolve_value()
-    except ValueError:
-        return False
-    return True
-
-
-async def _close(pipeline: Pipeline, log: FilteringBoundLogger) -> None:
-    """Release a pipeline's connections and models. Only its own components can fail here, and then it is gone too."""
-    try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await pipeline.close_async()
-    except Exception as error:  # a component of the operator's may raise anything
-        log.warning("a pipeline did not close cleanly", exc_info=error)
+    def _retire(self, loaded: LoadedPipeline) -> None:
+        loaded.shared.retire(after_seconds=BEGIN_SECONDS)
+        self._keyed.forget(loaded)

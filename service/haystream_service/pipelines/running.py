@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystream_service.pipelines.callbacks import callback_for
 from haystream_service.pipelines.documents import document_events
+from haystream_service.pipelines.generation import partial_outputs
 from haystream_service.pipelines.inputs import data_for
 from haystream_service.pipelines.outputs import finished, usages
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK, TIMEOUT
@@ -16,7 +17,7 @@ from haystream_service.pipelines.usage import summed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from haystack import Document, Pipeline
+    from haystack import Document
 
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.inputs import Data
@@ -62,13 +63,13 @@ def prepare(shape: Shape, call: Call) -> PreparedCall:
         document_sockets=shape.document_sockets,
         # Every generator's replies, wherever it stands: they tell the usage, and why the answer ends.
         include_outputs_from=frozenset(call.include_outputs_from).union(
-            shape.streaming_components, shape.document_sockets
+            shape.streaming_components, shape.document_sockets, shape.outputs
         ),
         wanted=wanted,
     )
 
 
-async def run_pipeline(pipeline: Pipeline, call: PreparedCall, sink: Sink, seconds: float) -> Finished:
+async def run_pipeline(pipeline: Any, call: PreparedCall, sink: Sink, seconds: float) -> Finished:
     """Run a pipeline; what it streams goes into the sink. Raises what Haystack raises."""
     data = {component: dict(values) for component, values in call.data.items()}
     for component in call.streaming_components:
@@ -77,7 +78,7 @@ async def run_pipeline(pipeline: Pipeline, call: PreparedCall, sink: Sink, secon
         timeout = seconds if own_seconds is None else min(seconds, own_seconds)
         data.setdefault(component, {})[TIMEOUT] = timeout
     progress = Progress(sink, call.document_sockets)
-    partials = pipeline.run_async_generator(data, include_outputs_from=set(call.include_outputs_from))
+    partials = partial_outputs(pipeline, data, set(call.include_outputs_from))
     async with aclosing(partials):
         async for partial in partials:
             await progress.take(partial)
@@ -86,7 +87,7 @@ async def run_pipeline(pipeline: Pipeline, call: PreparedCall, sink: Sink, secon
 
 
 class Progress:
-    """What the components have brought so far. Haystack yields the outputs of each, and at the end those of all."""
+    """What the components have brought so far: the outputs of each, and at the end those of all."""
 
     def __init__(self, sink: Sink, document_sockets: Mapping[str, Sequence[str]]) -> None:
         self.outputs: dict[str, Outputs] = {}

@@ -3,43 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
+from enum import Enum
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from haystack.components.agents import Agent
 from haystack.dataclasses import Document
 
-from haystream_service.pipelines.sockets import (
-    GENERATION_KWARGS,
-    STREAMING_CALLBACK,
-    Socket,
-    open_sockets,
-    question_sockets,
-)
+from haystream_service.errors import PipelineFileError, named
+from haystream_service.pipelines.files.manifest import BLOCK
+from haystream_service.pipelines.generation import components_of, runs_on_loop
+from haystream_service.pipelines.question import question_sockets
+from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK, Socket, open_sockets
 from haystream_service.pipelines.usage import usage_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
-    from haystack import Pipeline
+    from haystream_service.pipelines.files.manifest import Manifest
+
+    Sockets = Mapping[str, Mapping[str, Any]]
+
+
+class Cancellation(Enum):
+    """How a run can be stopped: at once, at a model's next chunk, or not before its end."""
+
+    IMMEDIATE = 1
+    NEXT_CHUNK = 2
+    NONE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A pipeline's components, inputs and outputs. `streaming_components` tells which of them are async all through."""
+    """A pipeline's components, inputs and outputs. `outputs` are those that callers see unasked."""
 
     components: Mapping[str, str]
     sockets: Mapping[tuple[str, str], Socket]
-    question: list[Socket]
-    streaming_components: Mapping[str, bool]
-    generators: list[str]
+    question: Sequence[Socket]
+    streaming_components: Sequence[str]
+    generators: Sequence[str]
     usage_options: Mapping[str, Mapping[str, Any]]
-    document_sockets: Mapping[str, list[str]]
-    outputs: Mapping[str, Mapping[str, Any]]
-    edges: list[tuple[str, str]]
+    document_sockets: Mapping[str, Sequence[str]]
+    outputs: Sockets
+    cancellation: Cancellation
+    edges: Sequence[tuple[str, str]]
 
     def inputs_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the inputs that a caller may set on top of the question."""
-        settable = [socket for socket in self.sockets.values() if socket.values is not None]
+        settable = [socket for socket in self.sockets.values() if socket.is_settable]
         owners = dict.fromkeys(socket.component for socket in settable)
         return _object_schema(
             {
@@ -59,40 +68,88 @@ class Shape:
         return "\n".join(["flowchart TD", *nodes, *arrows])
 
 
+def shape_of(pipeline: Any, manifest: Manifest) -> Shape:
+    """Look at a pipeline, and at what its owner says. Raises PipelineFileError where the two do not go together."""
+    components = components_of(pipeline)
+    sockets = open_sockets(pipeline, manifest)
+    question = question_sockets(sockets, components, manifest)
+    _check_that_all_can_be_set(sockets, question)
+    streaming = _streaming_components(pipeline, manifest)
+    generators = [component for component, name in sockets if name == GENERATION_KWARGS]
+    return Shape(
+        components={name: type(components.get(name, pipeline)).__name__ for name in _names(pipeline, components)},
+        sockets=sockets,
+        question=question,
+        streaming_components=streaming,
+        generators=generators,
+        usage_options={name: usage_options(components.get(name)) for name in generators},
+        document_sockets=_document_sockets(pipeline),
+        outputs=_outputs(pipeline, manifest),
+        cancellation=_cancellation(pipeline, streaming, components),
+        edges=_edges(pipeline),
+    )
+
+
 def _object_schema(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**schema, "required": required} if required else schema
 
 
-def shape_of(pipeline: Pipeline) -> Shape:
-    """Look at a pipeline. Raises PipelineFileError where no input takes the question."""
-    edges: Iterable[tuple[str, str, str]] = cast("Any", pipeline).graph.edges
-    inputs, sockets = pipeline.inputs(), open_sockets(pipeline)
-    instances = dict(pipeline.walk())
-    generators = [component for component, name in sockets if name == GENERATION_KWARGS]
-    return Shape(
-        components={name: type(instance).__name__ for name, instance in instances.items()},
-        sockets=sockets,
-        question=question_sockets(sockets),
-        streaming_components={
-            name: _is_async(instance)
-            for name, instance in instances.items()
-            if STREAMING_CALLBACK in inputs.get(name, {})
-        },
-        generators=generators,
-        usage_options={name: usage_options(instances[name]) for name in generators},
-        document_sockets=_document_sockets(pipeline),
-        outputs=pipeline.outputs(),
-        edges=list(dict.fromkeys((sender, receiver) for sender, receiver, *_ in edges)),
-    )
+def _check_that_all_can_be_set(sockets: Mapping[tuple[str, str], Socket], question: Sequence[Socket]) -> None:
+    for socket in sockets.values():
+        if socket.is_mandatory and not socket.is_settable and socket not in question:
+            raise PipelineFileError(
+                f"{socket.path} needs a value, and no caller can give it one: connect it, give it a default, or list "
+                f"it under `{BLOCK}: {{inputs: …}}`"
+            )
 
 
-def _document_sockets(pipeline: Pipeline) -> dict[str, list[str]]:
+def _streaming_components(pipeline: Any, manifest: Manifest) -> list[str]:
+    able = [name for name, inputs in pipeline.inputs().items() if STREAMING_CALLBACK in inputs]
+    if manifest.streaming_components is None:
+        return able
+    for name in manifest.streaming_components:
+        if name not in able:
+            raise PipelineFileError(f"`streaming_components`: {name!r} does not stream; those that do: {named(able)}")
+    return list(manifest.streaming_components)
+
+
+def _names(pipeline: Any, components: Mapping[str, Any]) -> list[str]:
+    """Return the components' names, from their sockets where the pipeline does not tell."""
+    return list(components or dict.fromkeys([*pipeline.inputs(), *pipeline.outputs()]))
+
+
+def _edges(pipeline: Any) -> list[tuple[str, str]]:
+    graph = getattr(pipeline, "graph", None)
+    return [] if graph is None else list(dict.fromkeys((sender, receiver) for sender, receiver, *_ in graph.edges))
+
+
+def _outputs(pipeline: Any, manifest: Manifest) -> Sockets:
+    """Return the outputs that callers see: those of the leaves, unless the owner says which."""
+    if manifest.outputs is None:
+        outputs: Sockets = pipeline.outputs()
+        return outputs
+    every = _every_output(pipeline)
+    chosen: dict[str, dict[str, Any]] = {}
+    for path in manifest.outputs:
+        component, _, name = path.partition(".")
+        if name not in every.get(component, {}):
+            known = named([f"{owner}.{socket}" for owner, names in every.items() for socket in names])
+            raise PipelineFileError(f"`outputs`: there is no output {path}; this pipeline has {known}")
+        chosen.setdefault(component, {})[name] = every[component][name]
+    return chosen
+
+
+def _every_output(pipeline: Any) -> Sockets:
+    every: Sockets = pipeline.outputs(include_components_with_connected_outputs=True)
+    return every
+
+
+def _document_sockets(pipeline: Any) -> dict[str, list[str]]:
     """Return the outputs that bring documents, by component."""
-    outputs = pipeline.outputs(include_components_with_connected_outputs=True)
     found = {
         component: [name for name, details in sockets.items() if _is_documents(details["type"])]
-        for component, sockets in outputs.items()
+        for component, sockets in _every_output(pipeline).items()
     }
     return {component: names for component, names in found.items() if names}
 
@@ -105,7 +162,15 @@ def _is_documents(annotation: Any) -> bool:
     return any(_is_documents(argument) for argument in arguments)
 
 
-def _is_async(instance: Any) -> bool:
-    """Whether a component runs on the event loop, its model included."""
-    is_async = bool(getattr(instance, "__haystack_supports_async__", False))
-    return is_async and (not isinstance(instance, Agent) or _is_async(instance.chat_generator))
+def _cancellation(pipeline: Any, streaming: Sequence[str], components: Mapping[str, Any]) -> Cancellation:
+    """Return how a run can be stopped: what streams is what takes long, or else everything may."""
+    if runs_on_loop(pipeline) and all(_is_async(components.get(name)) for name in streaming or components):
+        return Cancellation.IMMEDIATE
+    return Cancellation.NEXT_CHUNK if streaming else Cancellation.NONE
+
+
+def _is_async(component: Any) -> bool:
+    """Whether a component runs on the event loop, its model included, such as an Agent's."""
+    is_async = bool(getattr(component, "__haystack_supports_async__", False))
+    model = getattr(component, "chat_generator", None)
+    return is_async and (model is None or _is_async(model))

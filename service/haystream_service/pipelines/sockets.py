@@ -1,4 +1,4 @@
-"""The open input sockets of a pipeline: which of them callers may set, to what, and where the question goes."""
+"""The open input sockets of a pipeline: what they take, which of them callers may set, and within which limits."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
 
+from haystack.dataclasses import ChatMessage
+from jsonschema import Draft202012Validator
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from haystream_service.errors import PipelineFileError
+from haystream_service.errors import PipelineFileError, named
 
 if TYPE_CHECKING:
-    from haystack import Pipeline
+    from collections.abc import Iterable
+
+    from haystream_service.pipelines.files.manifest import Manifest
 
 STREAMING_CALLBACK = "streaming_callback"
 GENERATION_KWARGS = "generation_kwargs"
-MESSAGES = "messages"
 TIMEOUT = "timeout"
 
-# The names that Haystack's own components and templates give to the question, the surest first.
-QUESTION_NAMES = (("query", "question"), (MESSAGES, "prompt", "text"))
+# What would let a caller rewrite what its owner wrote, unless that one lists it: prompts, tools, hooks.
+RESERVED_SOCKETS = frozenset({"template", "template_variables", "system_prompt", "user_prompt", "hook_context"})
+
+# Settings of a generation that are none: they choose what is billed, or reach around the pipeline.
+RESERVED_SETTINGS = frozenset(
+    {"model", "messages", "tools", "stream", "extra_headers", "extra_query", "extra_body", "timeout"}
+)
 
 _JSON_ATOMS = (str, int, float, bool, type(None))
 _JSON_CONTAINERS = (list, dict, Sequence, Mapping)
@@ -28,59 +36,114 @@ _JSON_CONTAINERS = (list, dict, Sequence, Mapping)
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """An input that nothing inside the pipeline feeds. `values` is None where JSON cannot express any value."""
+    """An input that nothing inside the pipeline feeds.
+
+    `values` is None where JSON cannot express any value. `limits` are JSON Schema keywords, and None where callers may
+    not set the input at all.
+    """
 
     component: str
     name: str
     is_mandatory: bool
     default: Any
+    annotation: Any
     values: TypeAdapter[Any] | None
+    limits: Mapping[str, Any] | None
 
     @property
     def path(self) -> str:
-        """The socket's place in a request."""
-        return f"inputs.{self.component}.{self.name}"
+        """The socket's name in the pipeline."""
+        return f"{self.component}.{self.name}"
 
-    def complaint(self, value: object) -> str | None:
+    @property
+    def is_settable(self) -> bool:
+        """Whether callers may set it."""
+        return self.limits is not None and self.values is not None
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether a conversation can go there."""
+        return any(part == list[ChatMessage] or part is ChatMessage for part in _members(self.annotation))
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a question can go there as text."""
+        return any(part in (str, Any) for part in _members(self.annotation))
+
+    def complaint(self, value: Any) -> str | None:
         """Say what is wrong with a value from a request; None where nothing is."""
+        if self.limits is None:
+            return "callers may not set this input; leave it out"
         if self.values is None:
-            return "this input cannot be set by a request"
+            return "this input cannot be set by a request; leave it out"
         try:
             self.values.validate_python(value, strict=True)
         except ValidationError as error:
             return error.errors(include_url=False, include_input=False)[0]["msg"]
-        return None
+        return self._complaint_about_limits(value)
 
     def schema(self) -> dict[str, Any]:
         """Return the socket's JSON Schema."""
         schema = self.values.json_schema() if self.values is not None else {}
         if not self.is_mandatory and _has_json_form(self.default):
             schema["default"] = self.default
-        return schema
+        return {**schema, **(self.limits or {})}
+
+    def _complaint_about_limits(self, value: Any) -> str | None:
+        """Say which limit a value is over, in our own words: those of the library repeat the value."""
+        for error in Draft202012Validator(dict(self.limits or {})).iter_errors(value):  # pyright: ignore[reportUnknownMemberType]  # its second argument
+            where = "".join(f".{part}" for part in error.path)
+            return f"the limit of {self.name}{where} here is {error.validator}: {error.validator_value}"
+        if self.name == GENERATION_KWARGS and isinstance(value, dict):
+            allowed: Mapping[str, Any] = (self.limits or {}).get("properties", {})
+            reserved = RESERVED_SETTINGS & cast("dict[str, Any]", value).keys() - allowed.keys()
+            return f"callers may not set {named(list(reserved))}; leave it out" if reserved else None
+        return None
 
 
-def open_sockets(pipeline: Pipeline) -> dict[tuple[str, str], Socket]:
-    """Return the pipeline's open sockets by component and name, the streaming callbacks aside: those are ours."""
-    return {
+def open_sockets(pipeline: Any, manifest: Manifest) -> dict[tuple[str, str], Socket]:
+    """Return the pipeline's open sockets by component and name, the streaming callbacks aside: those are ours.
+
+    Raises PipelineFileError where the manifest names one that is not there, or that no request can set.
+    """
+    sockets = {
         (component, name): Socket(
-            component, name, details["is_mandatory"], details.get("default_value"), _values(details["type"])
+            component,
+            name,
+            details["is_mandatory"],
+            details.get("default_value"),
+            details["type"],
+            _values(details["type"]),
+            _limits(f"{component}.{name}", name, manifest),
         )
-        for component, sockets in pipeline.inputs().items()
-        for name, details in sockets.items()
+        for component, inputs in pipeline.inputs().items()
+        for name, details in inputs.items()
         if name != STREAMING_CALLBACK
     }
+    for path in manifest.inputs or ():
+        if named_socket(sockets, path, "inputs").values is None:
+            raise PipelineFileError(f"`inputs`: no request can set {path}, whose type JSON cannot express; remove it")
+    return sockets
 
 
-def question_sockets(sockets: Mapping[tuple[str, str], Socket]) -> list[Socket]:
-    """Return the sockets that take the question. Raises PipelineFileError where none does."""
-    for names in QUESTION_NAMES:
-        found = [socket for socket in sockets.values() if socket.name in names and socket.is_mandatory]
-        if found:
-            return found
-    raise PipelineFileError(
-        "no input takes the question: leave one open that is mandatory and named "
-        + ", ".join(name for names in QUESTION_NAMES for name in names)
-    )
+def named_socket(sockets: Mapping[tuple[str, str], Socket], path: str, key: str) -> Socket:
+    """Return the socket of a path in the manifest. Raises PipelineFileError."""
+    component, _, name = path.partition(".")
+    if (component, name) not in sockets:
+        open_paths = named([socket.path for socket in sockets.values()])
+        raise PipelineFileError(f"`{key}`: there is no open input {path}; this pipeline has {open_paths}")
+    return sockets[component, name]
+
+
+def _limits(path: str, name: str, manifest: Manifest) -> Mapping[str, Any] | None:
+    if manifest.inputs is None:
+        return None if name in RESERVED_SOCKETS else {}
+    return manifest.inputs.get(path)
+
+
+def _members(annotation: Any) -> Iterable[Any]:
+    """Return the members of a union, or else the type itself."""
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
 def _has_json_form(value: object) -> bool:

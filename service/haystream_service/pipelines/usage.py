@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from haystack.components.agents import Agent
-from haystack.components.generators.chat import AzureOpenAIChatGenerator, OpenAIChatGenerator
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from haystream_service.run.events import Usage
+
+OPENAI_MODULES = "haystack.components.generators."
+OPENAI_CLASSES = frozenset(
+    {"OpenAIChatGenerator", "AzureOpenAIChatGenerator", "OpenAIGenerator", "AzureOpenAIGenerator"}
+)
 
 
 def usage_options(component: Any) -> Mapping[str, Any]:
@@ -20,8 +22,9 @@ def usage_options(component: Any) -> Mapping[str, Any]:
     OpenAI's API: https://platform.openai.com/docs/api-reference/chat/create#chat-create-stream_options. Classes that
     inherit from Haystack's speak to servers which may refuse a setting that they do not know, so they are not asked.
     """
-    generator: Any = component.chat_generator if isinstance(component, Agent) else component
-    if type(generator) not in (OpenAIChatGenerator, AzureOpenAIChatGenerator):
+    generator: Any = getattr(component, "chat_generator", component)  # an Agent's
+    name, module = type(generator).__name__, type(generator).__module__
+    if name not in OPENAI_CLASSES or not module.startswith(OPENAI_MODULES):
         return {}
     if "stream_options" in (generator.generation_kwargs or {}):
         return {}

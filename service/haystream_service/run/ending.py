@@ -16,6 +16,7 @@ class FailureKind(enum.Enum):
     PROVIDER_TIMEOUT = enum.auto()
     PROVIDER_UNAVAILABLE = enum.auto()
     COMPONENT_FAILED = enum.auto()
+    PIPELINE_BUILD_FAILED = enum.auto()
     DEFECT = enum.auto()
 
 

@@ -44,8 +44,8 @@ class ComponentThreads(ThreadPoolExecutor):
     the next in line at once, and ends when its component does. `orphans` counts them, and `on_orphan` is told of each.
     """
 
-    def __init__(self, limit: int, on_orphan: Callable[[int], None] = lambda _: None) -> None:
-        super().__init__(limit * (1 + ORPHANS_PER_THREAD), thread_name_prefix="haystream-sync")
+    def __init__(self, limit: int, on_orphan: Callable[[int], None] = lambda _: None, *, name: str = "sync") -> None:
+        super().__init__(limit * (1 + ORPHANS_PER_THREAD), thread_name_prefix=f"haystream-{name}")
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="haystream-lookup")
         self._limit = limit
         self._on_orphan = on_orphan

@@ -1,0 +1,79 @@
+"""Where the question goes: as the owner says, or else by the names of the pipeline's open sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from haystream_service.errors import PipelineFileError
+from haystream_service.pipelines.files.manifest import BLOCK, QUESTION_NAMES
+from haystream_service.pipelines.sockets import named_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from haystream_service.pipelines.files.manifest import Manifest
+    from haystream_service.pipelines.sockets import Socket
+
+    Sockets = Mapping[tuple[str, str], Socket]
+
+
+def question_sockets(sockets: Sockets, components: Mapping[str, Any], manifest: Manifest) -> list[Socket]:
+    """Return the sockets that take the question.
+
+    Raises PipelineFileError where none does, or where several could and nobody said which: with the line to add.
+    """
+    if manifest.question is not None:
+        return _as_said(sockets, manifest)
+    able = [socket for socket in sockets.values() if socket.takes_messages or socket.takes_text]
+    for groups in (
+        _named_for_it(socket for socket in able if socket.is_mandatory),
+        _named_for_it(_variables(able, components)),
+        _only_variables(able, components),
+    ):
+        if found := _the_only_one(groups):
+            return found
+    names = ", ".join(name for group in QUESTION_NAMES for name in group)
+    raise PipelineFileError(
+        f"no input takes the question: leave one open that is named {names}, or say where it goes: "
+        f"`{BLOCK}: {{query: component.socket}}`"
+    )
+
+
+def _as_said(sockets: Sockets, manifest: Manifest) -> list[Socket]:
+    found = [named_socket(sockets, path, f"{BLOCK}.query") for path in manifest.query or ()]
+    for path in manifest.messages or ():
+        socket = named_socket(sockets, path, f"{BLOCK}.messages")
+        if not socket.takes_messages:
+            raise PipelineFileError(f"`{BLOCK}.messages`: {path} takes no conversation; put it under `query`")
+        found.append(socket)
+    return found
+
+
+def _named_for_it(sockets: Iterable[Socket]) -> list[list[Socket]]:
+    """Return those that bear a name of the question's, grouped by what the names mean."""
+    listed = list(sockets)
+    groups = ([socket for socket in listed if socket.name in names] for names in QUESTION_NAMES)
+    return [group for group in groups if group]
+
+
+def _only_variables(sockets: list[Socket], components: Mapping[str, Any]) -> list[list[Socket]]:
+    """Return the variables of templates that leave open only one, grouped by name."""
+    variables = _variables(sockets, components)
+    alone = [socket for socket in variables if sum(other.component == socket.component for other in variables) == 1]
+    return [[socket for socket in alone if socket.name == name] for name in dict.fromkeys(s.name for s in alone)]
+
+
+def _variables(sockets: list[Socket], components: Mapping[str, Any]) -> list[Socket]:
+    """Return the variables of prompt builders' templates, which are optional in older Haystacks."""
+    return [socket for socket in sockets if socket.name in getattr(components.get(socket.component), "variables", ())]
+
+
+def _the_only_one(groups: list[list[Socket]]) -> list[Socket]:
+    """Return the only group; nothing where there is none. Raises PipelineFileError where there are several."""
+    if len(groups) <= 1:
+        return groups[0] if groups else []
+    paths = [socket.path for group in groups for socket in group]
+    raise PipelineFileError(
+        f"it is not clear where the question goes: {', '.join(paths)}. Say it, with one of them or several: "
+        f"`{BLOCK}: {{query: [{', '.join(paths)}]}}`"
+    )

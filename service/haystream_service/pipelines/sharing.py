@@ -1,0 +1,84 @@
+"""Built pipelines that runs share: closed once nobody is to get them any more and the last run has given them back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from haystream_service.pipelines.generation import close, components_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+CLOSE_SECONDS = 2.0  # for a pipeline's components to close their connections
+BEGIN_SECONDS = 1.0  # within which a run that was let in has begun with the pipeline that it was promised
+
+
+class Closings:
+    """The pipelines that are being closed."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, building: asyncio.Future[Any], on_closed: Callable[[], None]) -> None:
+        """Close a pipeline, or see to it that it never comes to be."""
+        task = asyncio.create_task(self._close(building, on_closed), name="close a pipeline")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Wait until all are closed."""
+        await asyncio.gather(*self._tasks)
+
+    async def _close(self, building: asyncio.Future[Any], on_closed: Callable[[], None]) -> None:
+        try:
+            if not building.done():
+                building.cancel()
+            elif not building.cancelled() and building.exception() is None:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await close(components_of(building.result()))
+        except Exception as error:  # noqa: BLE001 - a component of the operator's may raise anything; it is gone, too
+            self._log.warning("a pipeline did not close cleanly", exc_info=error)
+        finally:
+            on_closed()
+
+
+class SharedPipeline:
+    """A pipeline, or the building of one, that several runs use at once."""
+
+    def __init__(
+        self, building: asyncio.Future[Any], closings: Closings, on_closed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._building = building
+        self._closings = closings
+        self._on_closed = on_closed
+        self._is_retired = False
+        self._is_closed = False
+        self.users = 0
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncGenerator[Any]:
+        """Lend the pipeline as soon as it is built. Raises what its building raises."""
+        self.users += 1
+        try:
+            yield await asyncio.shield(self._building)  # who else waits for it may not have gone
+        finally:
+            self.users -= 1
+            self._close_if_unwanted()
+
+    def retire(self, *, after_seconds: float = 0.0) -> None:
+        """Close the pipeline when the last of its users, and those who come within some seconds, have gone."""
+        if after_seconds:
+            asyncio.get_running_loop().call_later(after_seconds, self.retire)
+            return
+        self._is_retired = True
+        self._close_if_unwanted()
+
+    def _close_if_unwanted(self) -> None:
+        if self._is_retired and not self._is_closed and not self.users:
+            self._is_closed = True
+            self._closings.begin(self._building, self._on_closed)
