@@ -89,8 +89,11 @@ def in_words(result: ToolCallResult) -> str:
 
 def build(api_key: Secret | None = None) -> Agent:
     key = api_key or Secret.from_env_var("OPENAI_API_KEY", strict=False)
+    usage = {"stream_options": {"include_usage": True}}
     return Agent(
-        chat_generator=OpenAIChatGenerator(key) if key.resolve_value() else MockChatGenerator(response_fn=script),
+        chat_generator=OpenAIChatGenerator(key, generation_kwargs=usage)
+        if key.resolve_value()
+        else MockChatGenerator(response_fn=script),
         tools=[calculator, clock],
         system_prompt="Calculate with the calculator, and take the date and the time from the clock.",
         max_agent_steps=10,

@@ -1,10 +1,5 @@
 """Remembers a conversation from one call to the next, by the id that the caller gives as `inputs.conversation.id`."""
 
-# haystack-experimental is an extra, and untyped. These lines are for the two type checkers, with and without it.
-# mypy: disable-error-code="import-not-found, import-untyped, misc, no-any-return"
-# pyright: reportMissingImports=false, reportUntypedBaseClass=false, reportUnknownVariableType=false
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
-
 from collections import OrderedDict
 from hashlib import sha256
 from threading import Lock

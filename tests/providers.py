@@ -21,6 +21,7 @@ class Provider:
     base_url: str = ""
     requests: list[str] = field(default_factory=list[str])
     next_word: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -28,6 +29,7 @@ class Provider:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = next(int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length"))
         self.requests.append(head + (await reader.readexactly(length)).decode())
+        self.asked.set()
         writer.write(HEAD + _chunk("word "))
         speaking = asyncio.create_task(self._speak(writer))
         await reader.read()  # until the caller closes

@@ -51,7 +51,7 @@ async def address_of(process: asyncio.subprocess.Process) -> str:
     """Read the log until it says where the command serves."""
     assert process.stderr is not None
     async for line in process.stderr:
-        if found := re.search(rb"address=(?:http://)?(\S+)", line):
+        if found := re.search(rb"address\W+(?:http://)?([\d.]+:\d+)", line):
             return found[1].decode()
     raise AssertionError("it never said where it serves")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,49 +15,14 @@ from haystream_service.run.events import Entry, Finished, FinishReason, Gap, Rea
 from haystream_service.run.log import RunLog
 from haystream_service.run.store import EndedRun, MemoryStore, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES, size_bytes
+from tests.clock import ClockedLoop, clocked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
 
     from haystream_service.run.events import Event
 
 ROOMY = 100_000_000
-TURNS = 15  # of the loop, in which whatever can happen without anybody's help does: a cancellation takes ten
 PIECE = re.compile(r"<\d+>")
-
-
-class ClockedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 0.0
-        self.errors: list[dict[str, Any]] = []
-        self.set_exception_handler(lambda _, context: self.errors.append(context))
-
-    def time(self) -> float:
-        return self._now
-
-    def turn(self, seconds: float = 0) -> None:
-        """Let time pass, and whatever is due then happen."""
-        self.run_until_complete(self.later(seconds))
-
-    async def later(self, seconds: float = 0) -> None:
-        """Let time pass from within."""
-        self._now += seconds
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-
-
-@contextmanager
-def clocked() -> Generator[ClockedLoop]:
-    """Lend a loop; assert at the end that nothing went wrong in it unseen."""
-    loop = ClockedLoop()
-    try:
-        yield loop
-    finally:
-        loop.close()
-    assert not loop.errors
 
 
 def pieces_of(event: Event) -> list[str]:

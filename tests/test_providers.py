@@ -250,9 +250,7 @@ async def test_it_runs_on_the_callers_key_or_on_the_servers(
         async with served(tmp_path) as running:
             call = running.stub.Chat(chat_pb2.ChatRequest(query="q", api_key="sk-caller" if whose == "caller" else ""))
             await anext(aiter(call))
-            async with asyncio.timeout(5):
-                while not running_provider.requests:  # noqa: ASYNC110 - there is no event for it
-                    await asyncio.sleep(0.01)
+            await running_provider.asked.wait()
             call.cancel()
             await running_provider.left.wait()
     assert len(running_provider.requests) == 1

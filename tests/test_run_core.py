@@ -27,7 +27,7 @@ from haystream_service.run.queue import RunStopped
 from haystream_service.run.run import Budget, OnDisconnect, Run, Sink, Work
 from haystream_service.run.store import RunRecord
 from haystream_service.run.writer import Patience, Source, Writer
-from tests.test_log import ClockedLoop, clocked
+from tests.clock import ClockedLoop, clocked
 
 WORD = Text("llm", 0, "word")
 END = Finished(FinishReason.STOP)

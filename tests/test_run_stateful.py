@@ -28,7 +28,8 @@ from haystream_service.run.runs import Runs
 from haystream_service.run.store import EndedRun, Log, MemoryStore, RunKey, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES
 from haystream_service.run.writer import Patience, Writer
-from tests.test_log import ClockedLoop, pieces_of
+from tests.clock import ClockedLoop
+from tests.test_log import pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable

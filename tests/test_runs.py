@@ -15,7 +15,7 @@ from haystream_service.run.run import Budget, OnDisconnect, Run, Sink, Work
 from haystream_service.run.runs import Runs
 from haystream_service.run.store import EndedRun, MemoryStore, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES
-from tests.test_log import ClockedLoop, clocked
+from tests.clock import ClockedLoop, clocked
 from tests.test_run_core import END, FAILURE, ROOMY, WORD, Collector, never, saying, writer_of
 
 if TYPE_CHECKING:

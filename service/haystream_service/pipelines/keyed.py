@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Kept:
+    """A pipeline that waits for its key's next call; the timer looks whether it has waited too long."""
+
     owner: object
     shared: SharedPipeline
     used_at: float
+    timer: asyncio.TimerHandle | None = None
 
 
 class KeyedPipelines:
@@ -78,7 +81,7 @@ class KeyedPipelines:
             owner, SharedPipeline(building, self._closings, lambda: self._hidden.discard(api_key)), loop.time()
         )
         building.add_done_callback(lambda done: self._on_built(digest, kept, done))
-        loop.call_later(self._seconds, self._on_time, digest, kept)
+        kept.timer = loop.call_later(self._seconds, self._on_time, digest, kept)
         return kept
 
     def _on_built(self, digest: bytes, kept: _Kept, building: asyncio.Task[Any]) -> None:
@@ -87,16 +90,17 @@ class KeyedPipelines:
             self._drop(digest)
 
     def _on_time(self, digest: bytes, kept: _Kept) -> None:
-        if self._kept.get(digest) is not kept:
-            return
         loop = asyncio.get_running_loop()
         if kept.shared.users:
             kept.used_at = loop.time()
         remaining = kept.used_at + self._seconds - loop.time()
         if remaining > 0:
-            loop.call_later(remaining, self._on_time, digest, kept)
+            kept.timer = loop.call_later(remaining, self._on_time, digest, kept)
         else:
             self._drop(digest)
 
     def _drop(self, digest: bytes) -> None:
-        self._kept.pop(digest).shared.retire()
+        kept = self._kept.pop(digest)
+        if kept.timer is not None:
+            kept.timer.cancel()  # or it would hold the pipeline until its time
+        kept.shared.retire()
