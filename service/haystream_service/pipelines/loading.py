@@ -67,6 +67,10 @@ class Loader:
             await self._warm(pipeline)
         return LoadedPipeline(file.name, source, self._shared(pipeline), shape, needs_api_key)
 
+    def unload(self, loaded: LoadedPipeline) -> None:
+        """Have a pipeline closed after its last run."""
+        self._closings.retire_soon(loaded.shared)
+
     async def build_with(self, api_key: str, source: Source) -> Any:
         """Return a warm pipeline for a caller's key. Raises PipelineBuildFailed."""
         try:

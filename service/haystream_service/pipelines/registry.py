@@ -16,7 +16,6 @@ from haystream_service.errors import (
 )
 from haystream_service.pipelines.files.folder import pipeline_files
 from haystream_service.pipelines.running import prepare, run_pipeline
-from haystream_service.pipelines.sharing import BEGIN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -211,5 +210,5 @@ class PipelineRegistry:
         self.changed.set()
 
     def _retire(self, loaded: LoadedPipeline) -> None:
-        loaded.shared.retire(after_seconds=BEGIN_SECONDS)
+        self._loader.unload(loaded)
         self._keyed.forget(loaded)

@@ -14,15 +14,20 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 CLOSE_SECONDS = 2.0  # for a pipeline's components to close their connections
-BEGIN_SECONDS = 1.0  # within which a run that was let in has begun with the pipeline that it was promised
+BEGIN_SECONDS = 1.0  # within which a run that was let in has borrowed the pipeline that it was promised
 
 
 class Closings:
-    """The pipelines that are being closed."""
+    """The pipelines that are being closed, or soon will be."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
+        self._soon: dict[SharedPipeline, asyncio.TimerHandle] = {}
+
+    def retire_soon(self, shared: SharedPipeline) -> None:
+        """Retire a pipeline as soon as those who were promised it must have begun."""
+        self._soon[shared] = asyncio.get_running_loop().call_later(BEGIN_SECONDS, self._retire, shared)
 
     def begin(self, building: asyncio.Future[Any], on_closed: Callable[[], None]) -> None:
         """Close a pipeline, or see to it that it never comes to be."""
@@ -32,7 +37,14 @@ class Closings:
 
     async def finish(self) -> None:
         """Wait until all are closed."""
+        for shared, timer in list(self._soon.items()):
+            timer.cancel()
+            self._retire(shared)
         await asyncio.gather(*self._tasks)
+
+    def _retire(self, shared: SharedPipeline) -> None:
+        del self._soon[shared]
+        shared.retire()
 
     async def _close(self, building: asyncio.Future[Any], on_closed: Callable[[], None]) -> None:
         try:
@@ -70,11 +82,8 @@ class SharedPipeline:
             self.users -= 1
             self._close_if_unwanted()
 
-    def retire(self, *, after_seconds: float = 0.0) -> None:
-        """Close the pipeline when the last of its users, and those who come within some seconds, have gone."""
-        if after_seconds:
-            asyncio.get_running_loop().call_later(after_seconds, self.retire)
-            return
+    def retire(self) -> None:
+        """Close the pipeline when the last of its users has given it back."""
         self._is_retired = True
         self._close_if_unwanted()
 

@@ -8,6 +8,7 @@ import inspect
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from haystream_service.errors import PipelineFileError
@@ -17,7 +18,6 @@ from haystream_service.pipelines.files.manifest import manifest_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
-    from types import ModuleType
 
     from haystack.utils import Secret
 
@@ -48,6 +48,7 @@ class PythonSource:
 def read_python(name: str, path: Path) -> PythonSource:
     """Import a file, or a folder with `__init__.py` or hayhooks' `pipeline_wrapper.py`. Raises what its code raises."""
     _forget(path)
+    sys.modules.setdefault(PACKAGE, _namespace(PACKAGE))
     with _surviving_exits():
         modules = list(_imported(f"{PACKAGE}.{name}", path))
     manifest = manifest_of(next((said for m in modules if (said := getattr(m, MANIFEST, None)) is not None), None))
@@ -84,6 +85,13 @@ def _module_at(module_name: str, path: Path, folder: Path | None = None) -> Modu
     if path.is_file():
         spec.loader.exec_module(module)
     return module
+
+
+def _namespace(name: str) -> ModuleType:
+    """Return the package that all pipelines' modules are in: Python looks for it when they import their own parts."""
+    package = ModuleType(name)
+    package.__path__ = []
+    return package
 
 
 def _forget(path: Path) -> None:
