@@ -8,10 +8,11 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+import grpc.aio
 import pytest
 
 from haystream.v1 import chat_pb2
-from tests.calls import all_events, text_of
+from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import ROOT, SHIPPED, browsed, served
 from tests.readme import blocks
 
@@ -26,6 +27,7 @@ def test_the_readme_has_what_is_tested_here() -> None:
     assert {block.split()[0].rpartition("/")[2] for block in COMMANDS} >= {"buf"}
     assert len(blocks("python")) == 2
     assert len(blocks("js")) == 1
+    assert len(blocks("yaml")) == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -56,6 +58,22 @@ async def test_the_pipeline_snippet_is_served(tmp_path: Path) -> None:
         listed = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
     assert text_of(events) == "Answer politely: Who are you?"
     assert listed.pipelines[0].description == "One sentence that describes the pipeline to its callers."
+
+
+async def test_the_yaml_snippet_is_served_within_its_limits(tmp_path: Path) -> None:
+    """Put into a folder, and asked with what it lets callers set."""
+    (tmp_path / "counted.yaml").write_text(blocks("yaml")[0])
+    request = chat_pb2.ChatRequest(query="who are you?")
+    async with served(tmp_path) as running:
+        request.inputs.update({"prompt_builder": {"words": 3}})
+        events = await all_events(running.stub.Chat(request))
+        request.inputs.update({"prompt_builder": {"words": 101}})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(request))
+        listed = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
+    assert text_of(events) == "In 3 words: who are you?"
+    assert list(complaint_of(caught.value).fields) == ["inputs.prompt_builder.words"]
+    assert listed.pipelines[0].description == "Answers in as many words as are asked for."
 
 
 async def _output_of(*command: str) -> str:
