@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _REASON_PREFIX = "FINISH_REASON_"
 
 
-def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:  # noqa: PLR0911 - one return per kind  # noqa: PLR0911 - one return per kind
+def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:  # noqa: PLR0911 - one return per kind
     """Return an event as a frame; a heartbeat as a comment."""
     kind = event.WhichOneof("kind")
     event_id = f"{run_id}:{event.seq}"

@@ -55,13 +55,18 @@ class Loader:
         if file.problem:
             raise PipelineFileError(file.problem)
         async with self._turn:
+            limit = asyncio.timeout(self._build_seconds)
             try:
-                async with asyncio.timeout(self._build_seconds):
+                async with limit:
                     source = await self.in_thread(read_source, file)
                     pipeline, needs_api_key = await self._first_build(source)
             except TimeoutError:
-                limit = f"{self._build_seconds:g} seconds (HAYSTREAM_BUILD_SECONDS)"
-                raise PipelineFileError(f"it is not built within {limit}: load what takes long in `warm_up`") from None
+                if not limit.expired():
+                    raise  # the file's own
+                seconds = f"{self._build_seconds:g} seconds (HAYSTREAM_BUILD_SECONDS)"
+                raise PipelineFileError(
+                    f"it is not built within {seconds}: load what takes long in `warm_up`"
+                ) from None
         shape = shape_of(pipeline, source.manifest)
         if not needs_api_key:
             await self._warm(pipeline)

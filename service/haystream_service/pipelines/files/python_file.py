@@ -6,8 +6,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,7 @@ from haystream_service.pipelines.files.hayhooks_wrapper import WRAPPER_CLASS, bu
 from haystream_service.pipelines.files.manifest import manifest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Generator
 
     from haystack.utils import Secret
 
@@ -42,7 +42,13 @@ class PythonSource:
     def build(self, api_key: Secret | None = None) -> Any:
         """Call `build`."""
         with _surviving_exits():
-            return self.build_function(api_key=api_key) if api_key is not None else self.build_function()
+            built = self.build_function(api_key=api_key) if api_key is not None else self.build_function()
+        return _awaited(built) if inspect.isawaitable(built) else built
+
+
+async def _awaited(building: Awaitable[Any]) -> Any:
+    with _surviving_exits():
+        return await building
 
 
 def read_python(name: str, path: Path) -> PythonSource:
@@ -95,7 +101,13 @@ def _namespace(name: str) -> ModuleType:
 
 
 def _forget(path: Path) -> None:
-    """Forget the modules of an earlier version of the file, or else its package's parts would stay as they were."""
+    """Forget the modules of an earlier version of the file, or else its package's parts would stay as they were.
+
+    Their bytecode as well: Python tells that it is old by size and whole seconds, and saves can be quicker than that.
+    """
+    for source in path.rglob("*.py") if path.is_dir() else (path,):
+        with suppress(OSError):
+            Path(importlib.util.cache_from_source(str(source))).unlink()
     importlib.invalidate_caches()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

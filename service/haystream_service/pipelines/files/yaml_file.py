@@ -51,7 +51,7 @@ class YamlSource:
         }
         try:
             return pipeline_class().from_dict(dict(self.serialized), callbacks, components=components)
-        except PipelineError as error:  # Haystack's words on a connection name components, sockets and types
+        except (PipelineError, ValueError) as error:  # Haystack's words here name components, sockets and types
             raise PipelineFileError(f"`connections`: {_first_line(error)}") from None
 
 
