@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -312,6 +313,9 @@ async def test_pipelines_are_listed_and_described(page: Browser) -> None:
     described = (await page.http.get("/pipelines/fake")).json()
     assert described["streaming_components"] == ["llm"]
     assert described["inputs_schema"]["properties"]["llm"]["properties"]["top_k"] == {"type": "integer", "default": 3}
+    assert described["haystack_version"] == metadata.version("haystack-ai")
+    assert described["cancellation"] == "CANCELLATION_IMMEDIATE"
+    assert described["graph"].startswith("flowchart TD")
     assert (await page.http.get("/pipelines/nobody")).status_code == 404
 
 
