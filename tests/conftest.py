@@ -24,12 +24,13 @@ from haystream_gateway import server as gateway_server
 from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service import server as service_server
 from haystream_service.settings import Settings as ServiceSettings
-from tests import fakes
+from tests import image_hosts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from haystream_service.run.runs import Runs
+    from tests import fakes
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "pipelines"
@@ -107,7 +108,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     yield
     pool.shutdown(wait=False)
     for thread in _threads() - threads:
-        if thread.name.startswith(("components", "haystream-")):
+        if thread.name.startswith(("components", "haystream-", "asyncio-waitpid")):
             thread.join(SETTLE_SECONDS)
     late = asyncio.all_tasks() - tasks - {asyncio.current_task()}
     if late:  # calls and generators that are closing
@@ -122,6 +123,8 @@ async def nothing_is_left() -> AsyncIterator[None]:
 @pytest.fixture
 async def stage() -> fakes.Stage:
     """What the fakes of this test share with it."""
+    from tests import fakes  # noqa: PLC0415 - they need the newest Haystack; tests/generations runs without them
+
     return fakes.new_stage()
 
 
@@ -131,6 +134,13 @@ async def fake(stage: fakes.Stage) -> AsyncIterator[Served]:
     async with served(default_pipeline="fake") as running:
         yield running
     stage.proceed.set()  # whoever still waits in a thread
+
+
+@pytest.fixture
+async def anyone() -> AsyncIterator[image_hosts.Host]:
+    """A web server with a small image."""
+    async with image_hosts.hosting() as host:
+        yield host
 
 
 @pytest.fixture
