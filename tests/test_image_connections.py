@@ -38,8 +38,10 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLConte
     key, chain = tmp_path / "key.pem", tmp_path / "certificate.pem"
     kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     name = ["-subj", "/CN=haystream", "-addext", f"subjectAltName=DNS:{NAME}"]
-    subprocess.run(  # noqa: S607 - wherever it is installed
-        ["openssl", "req", *kind, *name, "-keyout", key, "-out", chain], check=True, capture_output=True
+    subprocess.run(
+        ["openssl", "req", *kind, *name, "-keyout", key, "-out", chain],  # noqa: S607 - wherever it is installed
+        check=True,
+        capture_output=True,
     )
     monkeypatch.setenv("SSL_CERT_FILE", str(chain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
