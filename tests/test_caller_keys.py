@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.logs import Secrets
 from haystream_service.pipelines.keyed import KeyedPipelines
-from haystream_service.pipelines.sharing import Closings
+from haystream_service.pipelines.sharing import COLLECT_AFTER, Closings
 from tests.calls import all_events, complaint_of, text_of
 from tests.clock import clocked
 from tests.conftest import served
@@ -134,6 +134,7 @@ class Closable:
 
     def __init__(self) -> None:
         self.closings = 0
+        self.itself: object = None
 
     def walk(self) -> list[tuple[str, Closable]]:
         return [("it", self)]
@@ -189,6 +190,32 @@ def test_what_has_lost_its_place_is_held_by_nothing() -> None:
         loop.turn()
         gc.collect()
         assert [pipeline() is None for pipeline in built] == [True, False]
+
+
+def test_closed_pipelines_are_freed_though_their_clients_are_cycles() -> None:
+    """They are few and large: Python would wait for far more of them."""
+    with clocked() as loop:
+        keyed = KeyedPipelines(1, 60, Closings(structlog.get_logger()), Secrets())
+        built: list[weakref.ref[Closable]] = []
+
+        async def build() -> Closable:
+            pipeline = Closable()
+            pipeline.itself = pipeline
+            built.append(weakref.ref(pipeline))
+            return pipeline
+
+        async def use(key: str) -> None:
+            async with keyed.shared(built, key, build).lent():
+                pass
+
+        gc.disable()
+        try:
+            for number in range(COLLECT_AFTER + 1):
+                loop.run_until_complete(use(str(number)))
+            loop.turn()
+        finally:
+            gc.enable()
+        assert [pipeline() is None for pipeline in built] == [True] * COLLECT_AFTER + [False]
 
 
 def test_a_build_that_failed_is_not_kept() -> None:

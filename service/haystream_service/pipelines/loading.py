@@ -1,4 +1,7 @@
-"""From a pipeline's file to a pipeline that can be called: read, built and warmed, none of it on the event loop."""
+"""From a pipeline's file to a pipeline that can be called: read and built in threads, and warmed.
+
+What a component's own `warm_up_async` does is on the event loop, since its connections belong there.
+"""
 
 from __future__ import annotations
 
