@@ -69,9 +69,8 @@ def main() -> None:
 
 def options_of(arguments: Sequence[str]) -> Options:
     """Read the command line."""
-    rows = {row.name: row for row in ROWS}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks of Haystream and its peers.")
-    parser.add_argument("rows", nargs="*", metavar="row", help="rows to run; none: all (see --list)")
+    parser.add_argument("rows", nargs="*", metavar="row", help="rows to run, or families of them; none: all")
     parser.add_argument("--list", action="store_true", help="list the rows and who takes part, and exit")
     parser.add_argument("--rounds", type=int, help="rounds of each row, instead of its own number")
     parser.add_argument("--contestants", default="", help="run these alone, by key, separated by commas")
@@ -82,16 +81,23 @@ def options_of(arguments: Sequence[str]) -> Options:
     if found.list:
         print("\n".join(f"{row.name:24} {', '.join(entrant.key for entrant in row.entrants)}" for row in ROWS))
         sys.exit(0)
-    if unknown := [name for name in found.rows if name not in rows]:
-        parser.error(f"there is no row {', '.join(unknown)}; those that are: {', '.join(rows)}")
+    if unknown := [name for name in found.rows if not family(name)]:
+        parser.error(f"there is no row {', '.join(unknown)}; those that are: {', '.join(row.name for row in ROWS)}")
+    asked = {row.name for name in found.rows for row in family(name)}
     return Options(
-        rows=[row for row in ROWS if not found.rows or row.name in found.rows],
+        rows=[row for row in ROWS if not found.rows or row.name in asked],
         contestants=frozenset(filter(None, found.contestants.split(","))),
         rounds=found.rounds,
         quick=found.quick,
         profiles=not (found.quick or found.no_profiles),
         folder=found.output or (None if found.quick else RESULTS),
     )
+
+
+def family(name: str) -> list[Row]:
+    """Return the row of this name, or all whose names begin with it: those of a module of `rows`."""
+    wanted = name.replace("_", "-")
+    return [row for row in ROWS if f"{row.name}-".startswith(f"{wanted}-")]
 
 
 def allow_many_sockets() -> None:

@@ -77,7 +77,7 @@ class Target(Protocol):
         ...
 
     def judge(self, figures: Figures) -> Verdict | None:
-        """Return the verdict; None where a contestant that it needs did not run."""
+        """Return the verdict; None where a contestant that it needs did not run, or before this was measured."""
         ...
 
 
@@ -94,7 +94,7 @@ class Ratio:
 
     def judge(self, figures: Figures) -> Verdict | None:
         """Compare the medians of the same run."""
-        if self.of not in figures or self.to not in figures:
+        if not are_known(figures, self.measure, self.of, self.to):
             return None
         ratio = figures[self.of][self.measure].middle / (figures[self.to][self.measure].middle or math.nan)
         return Verdict(self.aim, f"{ratio:.2f} x", self.at_least <= ratio <= self.at_most)
@@ -112,7 +112,7 @@ class Excess:
 
     def judge(self, figures: Figures) -> Verdict | None:
         """Compare the medians of the same run."""
-        if self.of not in figures or self.to not in figures:
+        if not are_known(figures, self.measure, self.of, self.to):
             return None
         excess = figures[self.of][self.measure].middle - figures[self.to][self.measure].middle
         return Verdict(self.aim, f"{self.measure.text(excess)} {self.measure.unit}", excess <= self.at_most)
@@ -130,11 +130,16 @@ class Limit:
 
     def judge(self, figures: Figures) -> Verdict | None:
         """Compare the median with the bound."""
-        if self.of not in figures:
+        if not are_known(figures, self.measure, self.of):
             return None
         value = figures[self.of][self.measure].middle
         is_within = self.at_least <= value <= self.at_most
         return Verdict(self.aim, f"{self.measure.text(value)} {self.measure.unit}", is_within)
+
+
+def are_known(figures: Figures, measure: Measure, *keys: str) -> bool:
+    """Whether there is a figure of each contestant's: a record may be older than the measure."""
+    return all(measure in figures.get(key, {}) for key in keys)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

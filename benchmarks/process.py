@@ -46,6 +46,11 @@ class ServerProcess:
         """Return the number of threads."""
         return sum(one.num_threads() for one in self._family())
 
+    def connections(self, port: int) -> int:
+        """Return the number of open connections to a port."""
+        opened = [link for one in self._family() for link in one.net_connections("tcp") if link.raddr]
+        return sum(link.raddr.port == port for link in opened)
+
     async def next_line(self) -> str:
         """Return the next line it prints. Raises ServerFailed where there is none."""
         assert self.process.stdout is not None  # noqa: S101 - every process is started with a pipe

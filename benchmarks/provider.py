@@ -26,6 +26,11 @@ class Provider:
     address: str
     _closings: dict[str, asyncio.Future[int]]
 
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self.address.rpartition(":")[2])
+
     def closing(self, name: str) -> asyncio.Future[int]:
         """Return when the socket of the answer of this name was closed in the middle, once it is."""
         return self._closings.setdefault(name, asyncio.get_running_loop().create_future())

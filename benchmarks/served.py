@@ -19,9 +19,15 @@ def warmed_pipelines() -> dict[str, Pipeline]:
     """Build all pipelines, as a server does when it starts."""
     pipelines: dict[str, Pipeline] = {}
     for name in NAMES:
-        pipelines[name] = importlib.import_module(f"benchmarks.pipelines.{name}").build()
+        pipelines[name] = built(name)
         pipelines[name].warm_up()
     return pipelines
+
+
+def built(name: str) -> Pipeline:
+    """Build a pipeline."""
+    pipeline: Pipeline = importlib.import_module(f"benchmarks.pipelines.{name}").build()
+    return pipeline
 
 
 def data_of(question: str) -> dict[str, dict[str, Any]]:

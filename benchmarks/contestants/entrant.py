@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from benchmarks.contestants.health import is_open, is_serving, until
 from benchmarks.contestants.lane import InProcessLane, Lane, ServedLane
 from benchmarks.process import PIPELINES, module, running, script
-from benchmarks.readers.grpc_line import grpc_lines
+from benchmarks.readers.grpc_line import grpc_lines, no_key
 from benchmarks.readers.http_line import EventStream, PlainStream, http_lines
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from benchmarks.process import ServerProcess
+    from benchmarks.readers.grpc_line import Keys
 
 Environment: TypeAlias = "Mapping[str, str]"
 Start: TypeAlias = "Callable[[Environment], AbstractAsyncContextManager[Lane]]"
@@ -90,9 +91,14 @@ async def service(
 
 
 @asynccontextmanager
-async def haystream(environment: Environment) -> AsyncGenerator[Lane]:
-    """Run the service, read over gRPC."""
-    async with service(environment) as (process, port), lane((process,), partial(grpc_lines, port)) as served:
+async def haystream(
+    environment: Environment, command: Sequence[str] = SERVICE, keys: Keys = no_key
+) -> AsyncGenerator[Lane]:
+    """Run the service, read over gRPC by callers with such keys."""
+    async with (
+        service(environment, command) as (process, port),
+        lane((process,), partial(grpc_lines, port, keys=keys)) as served,
+    ):
         yield served
 
 

@@ -64,6 +64,16 @@ class ServedLane:
         """Ask as often as there are streams, all at once."""
         return [line.ask(pipeline, order) for line in await self.lines(streams)]
 
+    async def in_turn(self, count: int, at_once: int, one: Callable[[Line, int], Awaitable[None]]) -> None:
+        """Do something with a line so many times, a few at once; it is told how often it was begun before."""
+        numbers = iter(range(count))
+
+        async def work(line: Line) -> None:
+            for number in numbers:
+                await one(line, number)
+
+        await asyncio.gather(*(work(line) for line in await self.lines(at_once)))
+
     async def burst(self, pipeline: str, order: Order, streams: int) -> float:
         """Return the seconds from the first question to the last byte of the last answer."""
         asked = await self.ask(pipeline, order, streams)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
 from benchmarks.readers.http2 import LARGEST_WINDOW, Http2Connection
@@ -11,12 +11,15 @@ from benchmarks.readers.stream import Incomplete, Piece
 from haystream.v1 import chat_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from google.protobuf.message import Message
 
     from benchmarks.order import Order
     from benchmarks.readers.http2 import Http2Stream
+
+Keys: TypeAlias = "Callable[[], str]"
+"""The key of a caller's own for the next call; empty: the call is on the server's."""
 
 CHAT = "/haystream.v1.ChatService/Chat"
 PREFIX_BYTES = 5  # whether the message is compressed, and its length
@@ -100,13 +103,15 @@ class GrpcStream:
 class GrpcLine:
     """A connection, or one of the places on a connection that several share."""
 
-    def __init__(self, connection: Http2Connection, authority: str) -> None:
+    def __init__(self, connection: Http2Connection, authority: str, keys: Keys) -> None:
         self.connection = connection
         self._authority = authority
+        self._keys = keys
 
     def ask(self, pipeline: str, order: Order) -> GrpcStream:
         """Call Chat."""
-        return self.call(CHAT, chat_pb2.ChatRequest(pipeline=pipeline, query=order.question()))
+        request = chat_pb2.ChatRequest(pipeline=pipeline, query=order.question(), api_key=self._keys())
+        return self.call(CHAT, request)
 
     def call(self, path: str, message: Message) -> GrpcStream:
         """Call any RPC that takes one message."""
@@ -126,7 +131,12 @@ class GrpcLine:
         self.connection.close()
 
 
-async def grpc_lines(port: int, count: int, window: int = LARGEST_WINDOW) -> list[GrpcLine]:
+def no_key() -> str:
+    """Call on the server's key."""
+    return ""
+
+
+async def grpc_lines(port: int, count: int, window: int = LARGEST_WINDOW, keys: Keys = no_key) -> list[GrpcLine]:
     """Connect: streams share a few connections, as those of a real client do."""
     loop = asyncio.get_running_loop()
     connections = [
@@ -134,4 +144,4 @@ async def grpc_lines(port: int, count: int, window: int = LARGEST_WINDOW) -> lis
         for _ in range(-(-count // STREAMS_A_CONNECTION))
     ]
     authority = f"127.0.0.1:{port}"
-    return [GrpcLine(connections[number % len(connections)], authority) for number in range(count)]
+    return [GrpcLine(connections[number % len(connections)], authority, keys) for number in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.rows.burst import BURST_ROWS
+from benchmarks.rows.caller_key import CALLER_KEY_ROWS
 from benchmarks.rows.churn import CHURN_ROW
 from benchmarks.rows.departure import DEPARTURE_ROWS
 from benchmarks.rows.first_word import FIRST_WORD_ROW
@@ -23,4 +24,5 @@ ROWS: tuple[Row, ...] = (
     SLOW_READER_ROW,
     *DEPARTURE_ROWS,
     CHURN_ROW,
+    *CALLER_KEY_ROWS,
 )

@@ -11,13 +11,14 @@ from benchmarks.contestants.entrant import HAYSTREAM
 from benchmarks.measures import Limit, Measure
 from benchmarks.order import Order
 from benchmarks.rows.paced import stamps
-from benchmarks.rows.row import Row
+from benchmarks.rows.row import LongRow
 from haystream.v1 import chat_pb2
 
 if TYPE_CHECKING:
     from benchmarks.contestants.lane import Lane, ServedLane
     from benchmarks.measures import Sample
     from benchmarks.readers.grpc_line import GrpcLine, GrpcStream
+    from benchmarks.readers.stream import Line
     from benchmarks.rows.row import Ground
 
 RUNS = 10_000
@@ -62,14 +63,12 @@ async def trial(lane: Lane, ground: Ground) -> Sample:
 
 async def runs(served: ServedLane, count: int, at_once: int) -> deque[str]:
     """Run a few at a time; return the ids of the last ones."""
-    numbers = iter(range(count))
     ids: deque[str] = deque(maxlen=REMEMBERED)
 
-    async def worker(line: GrpcLine) -> None:
-        for number in numbers:
-            await one_run(line.ask(PIPELINES[number % 2], RUN), ids)
+    async def one(line: Line, number: int) -> None:
+        await one_run(cast("GrpcLine", line).ask(PIPELINES[number % 2], RUN), ids)
 
-    await asyncio.gather(*(worker(cast("GrpcLine", line)) for line in await served.lines(at_once)))
+    await served.in_turn(count, at_once, one)
     return ids
 
 
@@ -105,7 +104,7 @@ async def logs_left(served: ServedLane, ids: deque[str]) -> int:
     return left
 
 
-CHURN_ROW = Row(
+CHURN_ROW = LongRow(
     name="churn",
     title="10,000 runs one after another, a tenth of them left at random",
     about=(
@@ -123,9 +122,6 @@ CHURN_ROW = Row(
         Limit("no run left", PLACES, "haystream", at_most=0),
         Limit("no log left", LOGS, "haystream", at_most=0),
     ),
-    rounds=1,
-    warm_ups=0,
-    is_profiled=False,
     settings={
         "HAYSTREAM_MAX_RUNS": str(MAX_RUNS),
         "HAYSTREAM_MAX_SYNC_RUNS": "8",

@@ -12,20 +12,23 @@ from benchmarks.contestants.entrant import BRIDGE, GATEWAY, HAYHOOKS, HAYSTREAM
 from benchmarks.measures import Limit, Measure, percentile
 from benchmarks.order import Order
 from benchmarks.readers.stream import first_pieces
-from benchmarks.rows.row import Row
+from benchmarks.rows.row import LongRow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.contestants.lane import Lane, ServedLane
     from benchmarks.measures import Sample
-    from benchmarks.rows.row import Ground, Trial
+    from benchmarks.rows.row import Ground, Row, Trial
 
 DEPARTURES = 100
 PATIENCE_SECONDS = 3
-TOO_MANY_OPEN = 3  # a server that never closes is known by now
+ENOUGH_IN_A_ROW = 5  # a server that never closes is known by now
 CHUNK_SECONDS = 0.1
 P50 = Measure("socket closed after, p50", "ms", 1)
 P99 = Measure("socket closed after, p99", "ms", 1)
 OPEN = Measure("still open after 3 s", "% of departures")
+TRIED = Measure("departures", "times")
 
 STALLED = Order(words_then_stall=5)
 DRIPPING = Order(words_then_stall=5, stall_seconds=CHUNK_SECONDS)
@@ -36,23 +39,24 @@ def departing(pipeline: str, order: Order) -> Trial:
 
     async def trial(lane: Lane, ground: Ground) -> Sample:
         served = cast("ServedLane", lane)
-        closed: list[float] = []
-        still_open = 0
-        for number in range(ground.size(DEPARTURES, 5)):
-            delay = await depart(served, ground, pipeline, order, hangs_up=bool(number % 2))
-            if delay is None:
-                still_open += 1
-            else:
-                closed.append(delay)
-            if still_open >= TOO_MANY_OPEN:
-                break
+        delays: list[float | None] = []
+        while len(delays) < ground.size(DEPARTURES, 5) and not never_closes(delays):
+            delays.append(await depart(served, ground, pipeline, order, hangs_up=bool(len(delays) % 2)))
+        closed = [delay for delay in delays if delay is not None]
         return {
             P50: percentile(closed, 0.5),
             P99: percentile(closed, 0.99),
-            OPEN: 100 * still_open / (still_open + len(closed)),
+            OPEN: 100 * (1 - len(closed) / len(delays)),
+            TRIED: len(delays),
         }
 
     return trial
+
+
+def never_closes(delays: Sequence[float | None]) -> bool:
+    """Whether the last departures leave nothing to be expected of more."""
+    last = delays[-ENOUGH_IN_A_ROW:]
+    return len(last) == ENOUGH_IN_A_ROW and all(delay is None for delay in last)
 
 
 async def depart(served: ServedLane, ground: Ground, pipeline: str, order: Order, *, hangs_up: bool) -> float | None:
@@ -79,17 +83,17 @@ async def depart(served: ServedLane, ground: Ground, pipeline: str, order: Order
 
 def departure_row(kind: str, pipeline: str, order: Order, about: str, targets: tuple[Limit, ...]) -> Row:
     """Return the row of one kind of generator."""
-    return Row(
+    return LongRow(
         name=f"departure-{kind}",
         title=f"A reader leaves, OpenAIChatGenerator, {kind}",
-        about=f"{DEPARTURES} departures, half of them cancel the call and half hang up. {about}",
+        about=(
+            f"{DEPARTURES} departures, half of them cancel the call and half hang up. {about} Whose socket is still "
+            f"open after {PATIENCE_SECONDS} s at {ENOUGH_IN_A_ROW} departures in a row is asked for no more of them."
+        ),
         entrants=(HAYSTREAM, GATEWAY, HAYHOOKS, BRIDGE),
         trial=departing(pipeline, order),
         chart=P99,
         targets=targets,
-        rounds=1,
-        warm_ups=0,
-        is_profiled=False,
     )
 
 

@@ -10,7 +10,7 @@ from benchmarks.contestants.entrant import BARE, GATEWAY, HAYHOOKS, HAYSTREAM
 from benchmarks.measures import Limit, Measure
 from benchmarks.order import Order
 from benchmarks.readers.stream import Incomplete
-from benchmarks.rows.row import Row
+from benchmarks.rows.row import LongRow
 
 if TYPE_CHECKING:
     from benchmarks.contestants.lane import Lane, ServedLane
@@ -77,7 +77,7 @@ async def cpu_share(served: ServedLane, seconds: float) -> float:
     return (served.cpu_seconds() - before) / (time.monotonic() - begin)
 
 
-IDLE_ROW = Row(
+IDLE_ROW = LongRow(
     name="idle",
     title="1,000 open silent streams",
     about=(
@@ -92,7 +92,6 @@ IDLE_ROW = Row(
         Limit("under 48 KiB each, the first time", FIRST_MEMORY, "haystream", at_most=48),
         Limit("under 48 KiB each, after as many before", SECOND_MEMORY, "haystream", at_most=48),
     ),
-    rounds=1,
-    warm_ups=0,
+    is_profiled=True,
     floor="Bare grpc.aio with a handler that waits: the memory of a call and of its coroutine.",
 )

@@ -52,3 +52,12 @@ class Row:
     is_profiled: bool = True
     floor: str = ""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class LongRow(Row):
+    """A workload whose trial is long enough to be run once, and brings whatever warm-up it needs."""
+
+    rounds: int = 1
+    warm_ups: int = 0
+    is_profiled: bool = False

@@ -16,7 +16,7 @@ from benchmarks.measures import Limit, Measure
 from benchmarks.order import BLOCK, Order
 from benchmarks.readers.grpc_line import grpc_lines
 from benchmarks.readers.stream import Incomplete, first_pieces
-from benchmarks.rows.row import Row
+from benchmarks.rows.row import LongRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -173,7 +173,7 @@ FROZEN = Entrant(
 GATEWAY_STOPPED = Entrant("gateway", "Haystream and its gateway", partial(slow_http, GATEWAY))
 HAYHOOKS_STOPPED = Entrant("hayhooks", "hayhooks over FastAPI", partial(slow_http, HAYHOOKS))
 
-SLOW_READER_ROW = Row(
+SLOW_READER_ROW = LongRow(
     name="slow-reader",
     title="A reader that stops for 60 s while the model could give 100 MB",
     about=(
@@ -195,9 +195,6 @@ SLOW_READER_ROW = Row(
         Limit("the model waits, or is stopped, for a frozen reader", GOING_ON, "haystream-frozen", at_most=0),
         Limit("the model waits through the gateway", GOING_ON, "gateway", at_most=0),
     ),
-    rounds=1,
-    warm_ups=0,
-    is_profiled=False,
     takes_turns=False,
     floor="The reader's window is the reader's: no server on gRPC can make it smaller.",
     settings={"HAYSTREAM_QUEUE_BYTES": str(QUEUE_BYTES), "HAYSTREAM_SLOW_READER_SECONDS": "600"},
