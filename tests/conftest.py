@@ -116,6 +116,8 @@ async def nothing_is_left() -> AsyncIterator[None]:
     assert not late
     if _threads() - threads:
         gc.collect()  # Haystack's in-memory store ends its thread when it is collected
+        for thread in _threads() - threads:
+            thread.join(SETTLE_SECONDS)
     assert not _threads() - threads
     assert not _children() - children
 

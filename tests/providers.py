@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,8 @@ class Provider:
         self.asked.set()
         writer.write(HEAD + _chunk("word "))
         speaking = asyncio.create_task(self._speak(writer))
-        await reader.read()  # until the caller closes
+        with suppress(ConnectionResetError):  # by a caller who has not read the last word
+            await reader.read()  # until the caller closes
         self.left.set()
         speaking.cancel()
         writer.close()

@@ -23,7 +23,7 @@ from tests.fakes import Gate
 from tests.test_commands import address_of, started
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.conftest import Served
@@ -129,6 +129,11 @@ async def test_all_pipelines_are_closed_when_the_service_stops(tmp_path: Path, s
     assert sorted(Counter.closed) == ["", "one"]
 
 
+async def at_once(function: Callable[..., Any], *arguments: object) -> Any:
+    """Do what would be done in a thread."""
+    return function(*arguments)
+
+
 class Closable:
     """A pipeline of one component that can be closed."""
 
@@ -147,7 +152,7 @@ def test_a_pipeline_whose_key_is_not_used_is_closed_after_its_time() -> None:
     """Each call begins the time anew, and nothing waits for a pipeline that has gone before."""
     hidden = Secrets()
     with clocked() as loop:
-        closings = Closings(structlog.get_logger())
+        closings = Closings(at_once, structlog.get_logger())
         keyed = KeyedPipelines(10, 60, closings, hidden)
         mine, owner = Closable(), object()
 
@@ -173,7 +178,7 @@ def test_a_pipeline_whose_key_is_not_used_is_closed_after_its_time() -> None:
 def test_what_has_lost_its_place_is_held_by_nothing() -> None:
     """Or a thousand keys would hold a thousand pipelines until their time is over."""
     with clocked() as loop:
-        keyed = KeyedPipelines(1, 60, Closings(structlog.get_logger()), Secrets())
+        keyed = KeyedPipelines(1, 60, Closings(at_once, structlog.get_logger()), Secrets())
         built: list[weakref.ref[Closable]] = []
 
         async def build() -> Closable:
@@ -195,7 +200,7 @@ def test_what_has_lost_its_place_is_held_by_nothing() -> None:
 def test_closed_pipelines_are_freed_though_their_clients_are_cycles() -> None:
     """They are few and large: Python would wait for far more of them."""
     with clocked() as loop:
-        keyed = KeyedPipelines(1, 60, Closings(structlog.get_logger()), Secrets())
+        keyed = KeyedPipelines(1, 60, Closings(at_once, structlog.get_logger()), Secrets())
         built: list[weakref.ref[Closable]] = []
 
         async def build() -> Closable:
@@ -221,7 +226,7 @@ def test_closed_pipelines_are_freed_though_their_clients_are_cycles() -> None:
 def test_a_build_that_failed_is_not_kept() -> None:
     """The next call with the key tries again; who waited for the first all learn of it."""
     with clocked() as loop:
-        keyed = KeyedPipelines(10, 60, Closings(structlog.get_logger()), Secrets())
+        keyed = KeyedPipelines(10, 60, Closings(at_once, structlog.get_logger()), Secrets())
         attempts: list[int] = []
 
         async def build() -> Closable:

@@ -18,7 +18,6 @@ from haystream_service.run.stretch import STRETCH_BYTES, size_bytes
 from tests.clock import ClockedLoop, clocked
 
 if TYPE_CHECKING:
-
     from haystream_service.run.events import Event
 
 ROOMY = 100_000_000

@@ -54,7 +54,11 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
         "has to be the user's",
     ),
     (
-        {"conversation": {"messages": [{"role": "ROLE_USER", "parts": [{"image": {"data": "aGk=", "mimeType": "image/png"}}]}]}},
+        {
+            "conversation": {
+                "messages": [{"role": "ROLE_USER", "parts": [{"image": {"data": "aGk=", "mimeType": "image/png"}}]}]
+            }
+        },
         "conversation.messages",
         "plain text",
     ),

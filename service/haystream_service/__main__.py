@@ -59,9 +59,9 @@ async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets)
     from haystream_service.server import AddressInUse, serving  # noqa: PLC0415 - as above
 
     loop = asyncio.get_running_loop()
-    stop = _stop_on_signals(loop)
+    stop, look_again = _stop_on_signals(loop), LookAgain(loop)
     try:
-        async with serving(settings, log, hidden) as service, _looking_again_on_signal(loop, service.registry):
+        async with serving(settings, log, hidden) as service, look_again.within(service.registry):
             host = settings.listen.rpartition(":")[0]
             if host not in LOOPBACK:
                 log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
@@ -77,22 +77,34 @@ async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets)
     return ""
 
 
-@asynccontextmanager
-async def _looking_again_on_signal(loop: asyncio.AbstractEventLoop, registry: PipelineRegistry) -> AsyncGenerator[None]:
-    """Have SIGHUP look for changed pipelines at once, those included that could not be loaded."""
-    looks: set[asyncio.Task[None]] = set()
+class LookAgain:
+    """SIGHUP: looks for changed pipelines at once, those included that could not be loaded.
 
-    def on_signal() -> None:
-        task = asyncio.create_task(registry.look_again(retry_failed=True), name="look again")
-        looks.add(task)
-        task.add_done_callback(looks.discard)
+    Heard from the beginning to the end: unheard, it would end the process.
+    """
 
-    loop.add_signal_handler(signal.SIGHUP, on_signal)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
-        await asyncio.gather(*looks)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._registry: PipelineRegistry | None = None
+        self._looks: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(signal.SIGHUP, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._registry is not None:
+            task = asyncio.create_task(self._registry.look_again(retry_failed=True), name="look again")
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
+    @asynccontextmanager
+    async def within(self, registry: PipelineRegistry) -> AsyncGenerator[None]:
+        """Have it done while the block lasts."""
+        self._registry = registry
+        try:
+            yield
+        finally:
+            self._registry = None
+            for look in self._looks:
+                look.cancel()
+            await asyncio.gather(*self._looks, return_exceptions=True)
 
 
 async def _settle(loaded: asyncio.Event) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NoReturn
 import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.attachments import fetched
 from haystream_service.errors import InvalidRequest, Refusal, RunExists, Violation
 from haystream_service.logs import redacted
 from haystream_service.pipelines.call import Image
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from haystream_service.images import ImageFetcher
+    from haystream_service.attachments import Attachments
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.run.ending import Ending
@@ -57,10 +56,15 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     """Answers the RPCs of `haystream.v1.ChatService`."""
 
     def __init__(
-        self, registry: PipelineRegistry, images: ImageFetcher, runs: Runs, limits: Limits, log: FilteringBoundLogger
+        self,
+        registry: PipelineRegistry,
+        attachments: Attachments,
+        runs: Runs,
+        limits: Limits,
+        log: FilteringBoundLogger,
     ) -> None:
         self._registry = registry
-        self._images = images
+        self._attachments = attachments
         self._runs = runs
         self._limits = limits
         self._log = log
@@ -109,13 +113,16 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """Return the run that a request attaches to, or else the one that it starts."""
         if not request.run_id:
             self._runs.admit()
-        call = await self._with_images(call_of(request))
+        call = call_of(request)
         asked = request_hash(request)
-        run = await self._runs.find(request.run_id, ANYONE) if request.run_id else None
-        if run is not None and not _is_to_be_repeated(run.ending):
-            if run.record.request_hash != asked:
-                raise RunExists(request.run_id)
+        if run := await self._asked_before(request.run_id, asked):
             return run
+        if _has_urls(call):
+            self._runs.admit()
+            self._registry.slot(request.pipeline).ready()
+            call = replace(call, messages=await self._attachments.fetched(call.messages))
+            if run := await self._asked_before(request.run_id, asked):  # in the meantime
+                return run
         self._runs.admit()
         job = self._registry.job(request.pipeline, call)
         on_disconnect = on_disconnect_of(request)
@@ -127,11 +134,14 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             partial(self._report, request_id=_request_id(context), api_key=call.api_key),
         )
 
-    async def _with_images(self, call: Call) -> Call:
-        """Return the call with what its images' URLs lead to. Raises InvalidRequest with all that cannot be had."""
-        if not any(isinstance(part, Image) and part.url for message in call.messages for part in message.parts):
-            return call
-        return replace(call, messages=await fetched(call.messages, self._images))
+    async def _asked_before(self, run_id: str, asked: bytes) -> Run | EndedRun | None:
+        """Return the run of an id to attach to; None where there is none. Raises RunExists where it was asked else."""
+        run = await self._runs.find(run_id, ANYONE) if run_id else None
+        if run is None or _is_to_be_repeated(run.ending):
+            return None
+        if run.record.request_hash != asked:
+            raise RunExists(run_id)
+        return run
 
     def _budget(self, context: Context, on_disconnect: OnDisconnect, seconds: float | None) -> Budget:
         """Return what the run may use: the caller's deadline counts unless the run is to outlive its caller."""
@@ -189,6 +199,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             request_id = _request_id(context)
             self._log.error("defect", request_id=request_id, exc_info=error)
             await _abort(context, DEFECT, {"request_id": request_id})
+
+
+def _has_urls(call: Call) -> bool:
+    return any(isinstance(part, Image) and part.url for message in call.messages for part in message.parts)
 
 
 def _is_to_be_repeated(ending: Ending | None) -> bool:

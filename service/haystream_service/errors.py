@@ -71,6 +71,13 @@ class TooManyRuns(Refusal):
         super().__init__(f"all {limit} runs of this service are taken; try again in a moment")
 
 
+class TooManyImages(Refusal):
+    """As many requests as may are being given the images behind their URLs."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the images of {limit} other requests are being fetched; try again in a moment")
+
+
 class ServiceDraining(Refusal):
     """The service is shutting down."""
 

@@ -22,9 +22,10 @@ _CONNECTION_ERRORS = frozenset({"ConnectionError", "APIConnectionError", "Transp
 
 def failure_of(error: BaseException) -> Failure:
     """Find out what made a run fail."""
-    if isinstance(error, PipelineBuildFailed):
-        return Failure(FailureKind.PIPELINE_BUILD_FAILED)
     chain = list(_causes(error))
+    if isinstance(error, PipelineBuildFailed):
+        told = (_kind_of_status(status) for link in chain if (status := _http_status(link)) is not None)
+        return Failure(next(filter(None, told), FailureKind.PIPELINE_BUILD_FAILED))
     component = next((name for link in chain if isinstance(name := getattr(link, "component_name", None), str)), "")
     for link in chain:
         if (kind := _provider_kind(link)) is not None:

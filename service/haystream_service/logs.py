@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 REDACTED = "[redacted]"
-SHORTEST_SECRET = 8  # anything shorter would blot out words
+SHORTEST_SECRET = 4  # anything shorter would blot out words
 
 # What keys look like: those of OpenAI, Anthropic and their like, and what follows the words for them.
 _KEYS = re.compile(r"\bsk-[\w-]{6,}|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+")
@@ -72,7 +72,7 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     """Return a text without what looks like a key, and without the secrets that are known."""
     for secret in secrets:
         if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, REDACTED)
+            text = text.replace(secret, REDACTED).replace(repr(secret)[1:-1], REDACTED)
     return _KEYS.sub(REDACTED, text)
 
 

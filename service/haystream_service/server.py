@@ -14,10 +14,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.attachments import Attachments
 from haystream_service.chat import ChatServicer, Limits
 from haystream_service.failure import failure_of
 from haystream_service.images import ImageFetcher
 from haystream_service.logs import Secrets
+from haystream_service.pipelines.build_threads import BuildThreads
 from haystream_service.pipelines.callbacks import quiet_misleading_warning
 from haystream_service.pipelines.keyed import KeyedPipelines
 from haystream_service.pipelines.loading import Loader
@@ -44,8 +46,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
 GOODBYE_SECONDS = 0.5
-
-BUILDERS = 4  # pipelines that are built at once; one that hangs gives its place away when its time is over
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # otherwise a second service would share the port without a word
@@ -97,8 +97,8 @@ async def serving(
         runs = Runs(settings.max_runs, store, failure_of)
         quiet_misleading_warning()
         watch_of_health = health.aio.HealthServicer()
-        async with _images(settings) as images, _component_threads(settings, log) as threads:
-            servicer = ChatServicer(registry, images, runs, _limits(settings), log)
+        async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
+            servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
             server = _server(servicer, watch_of_health)
             port = _bind(server, settings.listen)
             await watch_of_health.set("", SERVING)
@@ -125,8 +125,8 @@ async def _pipelines(
     settings: Settings, log: FilteringBoundLogger, hidden: Secrets
 ) -> AsyncGenerator[tuple[PipelineRegistry, KeyedPipelines]]:
     """Find the pipelines, and close at the end what has become of them."""
-    threads = ComponentThreads(BUILDERS, name="build")
-    closings = Closings(log)
+    threads = BuildThreads()
+    closings = Closings(threads.close, log)
     keyed = KeyedPipelines(settings.keyed_pipelines, settings.keyed_seconds, closings, hidden)
     loader = Loader(threads, settings.build_seconds, closings)
     registry = PipelineRegistry(settings.pipelines, settings.default_pipeline, loader, keyed, log)
@@ -136,7 +136,7 @@ async def _pipelines(
     finally:
         await registry.close()
         await closings.finish()
-        threads.shutdown(wait=False, cancel_futures=True)
+        threads.shutdown()
 
 
 @asynccontextmanager

@@ -73,7 +73,7 @@ _FAILURES = {
 }
 
 
-def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: PLR0911 - the table
+def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911 - the table
     """Return what a caller sees of a request that was refused."""
     text = _clipped(str(refusal))
     match refusal:
@@ -94,6 +94,8 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: PLR0911 - the
             return Status(Code.NOT_FOUND, "RUN_NOT_FOUND", text)
         case errors.TooManyRuns():
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS", text, RETRY_SECONDS)
+        case errors.TooManyImages():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_IMAGES", text, RETRY_SECONDS)
         case errors.ServiceDraining():
             return Status(Code.UNAVAILABLE, "DRAINING", text, RETRY_SECONDS)
         case _:

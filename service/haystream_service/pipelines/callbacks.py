@@ -39,6 +39,17 @@ def callback_for(component: str, sink: Sink) -> Callback:
     return callback
 
 
+def as_coroutine_function(callback: Callback) -> Callback:
+    """Return a callback for components that run on the loop and take nothing but a coroutine function."""
+
+    async def coroutine_callback(chunk: StreamingChunk) -> None:
+        put = callback(chunk)
+        if put is not None:
+            await put
+
+    return coroutine_callback
+
+
 class _All:
     """Several puts, or none, awaited as one; all has been put already."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Partials = AsyncGenerator[Mapping[str, Outputs]]
 
 DESCRIBING_METHODS = ("inputs", "outputs")
+CLIENTS = ("async_client", "client")
 RUN_METHODS = ("run_async_generator", "run_async", "run")
 
 
@@ -55,11 +56,13 @@ def as_pipeline(built: Any) -> Any:
         pipeline.add_component(_snake_case(type(built).__name__), built)
         return pipeline
     can_run = any(callable(getattr(built, method, None)) for method in RUN_METHODS)
-    if can_run and all(callable(getattr(built, method, None)) for method in DESCRIBING_METHODS):
+    can_describe = all(callable(getattr(built, method, None)) for method in DESCRIBING_METHODS)
+    if can_run and can_describe and not isinstance(built, type):
         return built
+    what = f"the class {built.__name__}" if isinstance(built, type) else f"an object of type {type(built).__name__}"
     raise PipelineFileError(
-        f"`build` returned a {type(built).__name__}; return a Pipeline, an Agent, or an object with Haystack's methods "
-        "`inputs`, `outputs` and `run`, `run_async` or `run_async_generator`"
+        f"`build` returned {'nothing' if built is None else what}; return a Pipeline, an Agent, or an object with "
+        "Haystack's methods `inputs`, `outputs` and `run`, `run_async` or `run_async_generator`"
     )
 
 
@@ -67,6 +70,14 @@ def components_of(pipeline: Any) -> dict[str, Any]:
     """Return the components by name, as far as the pipeline tells."""
     walk: Callable[[], Iterator[tuple[str, Any]]] | None = getattr(pipeline, "walk", None)
     return dict(walk()) if walk is not None else {}
+
+
+def every_output(pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return the output sockets of all components, the connected ones too."""
+    outputs: Mapping[str, Mapping[str, Any]] = pipeline.outputs(
+        **_if_taken(pipeline.outputs, include_components_with_connected_outputs=True)
+    )
+    return outputs
 
 
 def runs_on_loop(pipeline: Any) -> bool:
@@ -80,10 +91,17 @@ def partial_outputs(pipeline: Any, data: dict[str, Any], include_outputs_from: s
     Pipelines that cannot do that yield those of all twice.
     """
     if hasattr(pipeline, "run_async_generator"):
-        return cast("Partials", pipeline.run_async_generator(data, include_outputs_from=include_outputs_from))
-    if inspect.isasyncgenfunction(pipeline.run):
+        return _of_run_async_generator(pipeline, data, include_outputs_from)
+    if inspect.isasyncgenfunction(getattr(pipeline, "run", None)):
         return _of_async_generator(pipeline, data)
     return _at_the_end(pipeline, data, include_outputs_from)
+
+
+def wants_coroutine(pipeline: Any, component: Any) -> bool:
+    """Whether a component refuses a callback that is no coroutine function: those of 2.x do that run on the loop."""
+    if hasattr(haystack.Pipeline, "run_async_generator"):  # components of 3.x take either
+        return False
+    return runs_on_loop(pipeline) and bool(getattr(component, "__haystack_supports_async__", False))
 
 
 async def warm_up(components: Mapping[str, Any], in_thread: Callable[[Callable[[], Any]], Any]) -> None:
@@ -95,13 +113,65 @@ async def warm_up(components: Mapping[str, Any], in_thread: Callable[[Callable[[
             await in_thread(component.warm_up)
 
 
-async def close(components: Mapping[str, Any]) -> None:
-    """Release the connections and models of all components that have a way to."""
-    for component in components.values():
-        if hasattr(component, "close_async"):
-            await component.close_async()
-        elif hasattr(component, "close"):
-            component.close()
+async def close(component: Any, in_thread: Callable[[Callable[[], Any]], Any]) -> None:
+    """Release the connections and models of a component that has a way to; one that blocks for it, in a thread."""
+    if hasattr(component, "close_async"):
+        await component.close_async()
+    elif hasattr(component, "close"):
+        await in_thread(component.close)
+    else:
+        await _close_clients(component)
+
+
+def _of_run_async_generator(pipeline: Any, data: dict[str, Any], include_outputs_from: set[str]) -> Partials:
+    """Run a pipeline that can do everything, but for one thing: 2.x leaves its components at work when it is left."""
+    if hasattr(pipeline, "stream") or not hasattr(pipeline, "_run_component_async"):
+        run = pipeline.run_async_generator
+        return cast("Partials", run(data, **_if_taken(run, include_outputs_from=include_outputs_from)))
+    mine = copy.copy(pipeline)
+    tasks = _ComponentTasks(mine)
+    return tasks.ended_with(mine.run_async_generator(data, include_outputs_from=include_outputs_from))
+
+
+class _ComponentTasks:
+    """The tasks of one run's components, which 2.x's AsyncPipeline does not cancel."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_over = False
+        self._run_component = pipeline._run_component_async  # noqa: SLF001 - the one place that all of them pass
+        pipeline._run_component_async = self._run_as_task  # noqa: SLF001 - of a copy that is this run's own
+
+    async def ended_with(self, partials: Partials) -> Partials:
+        """Yield what a run does. However it ends, its components end with it."""
+        try:
+            async with aclosing(partials):
+                async for partial in partials:
+                    yield partial
+        finally:
+            self._is_over = True
+            tasks = self._tasks - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_as_task(self, *args: Any, **kwargs: Any) -> Any:
+        if self._is_over:  # it was about to begin
+            raise asyncio.CancelledError
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await self._run_component(*args, **kwargs)
+
+
+async def _close_clients(component: Any) -> None:
+    """Close the clients that a component of Haystack 2 has made and cannot close itself: OpenAI's, above all."""
+    for owner in (component, getattr(component, "chat_generator", None)):
+        for name in CLIENTS if type(owner).__module__.startswith("haystack.") else ():
+            close = getattr(getattr(owner, name, None), "close", None)
+            closing = close() if callable(close) else None
+            if inspect.isawaitable(closing):
+                await closing
 
 
 async def _of_async_generator(pipeline: Any, data: dict[str, Any]) -> Partials:
@@ -109,25 +179,35 @@ async def _of_async_generator(pipeline: Any, data: dict[str, Any]) -> Partials:
     mine = _with_own_graph(pipeline)
     mine.executor = None  # the loop's own, whose threads are as many as may be
     partials: Partials = mine.run(data)
+    outputs: dict[str, Outputs] = {}
     async with aclosing(partials):
         try:
             async for partial in partials:
-                yield partial
+                for component, values in partial.items():  # at the end come only those that no other component took
+                    outputs[component] = {**outputs.get(component, {}), **values}
+                yield {component: outputs[component] for component in partial}
         except Exception as error:
             raise ComponentFailed from error
 
 
 async def _at_the_end(pipeline: Any, data: dict[str, Any], include_outputs_from: set[str]) -> Partials:
     mine = _with_own_graph(pipeline)
+    is_async = hasattr(mine, "run_async")
+    run = mine.run_async if is_async else mine.run
+    wanted = _if_taken(run, include_outputs_from=include_outputs_from)
     try:
-        if hasattr(mine, "run_async"):
-            outputs = await mine.run_async(data, include_outputs_from=include_outputs_from)
-        else:
-            outputs = await asyncio.to_thread(mine.run, data, include_outputs_from=include_outputs_from)
+        outputs = await (run(data, **wanted) if is_async else asyncio.to_thread(run, data, **wanted))
     except Exception as error:
         raise ComponentFailed from error
     for _ in range(2):
         yield outputs
+
+
+def _if_taken(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    """Return the arguments that a function takes: an object of an owner's own may have fewer than Haystack's."""
+    parameters = inspect.signature(function).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in arguments.items() if takes_all or name in parameters}
 
 
 def _only_blocks(pipeline: Any) -> bool:

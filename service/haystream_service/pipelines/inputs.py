@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from haystack.dataclasses import ChatMessage
 
 from haystream_service.errors import InvalidRequest, Violation, named
-from haystream_service.pipelines.messages import chat_messages, newest_question
+from haystream_service.pipelines.messages import FIELD, chat_messages, newest_question
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK
 
 if TYPE_CHECKING:
@@ -29,10 +29,13 @@ def data_for(shape: Shape, call: Call) -> Data:
         *_wrong_inputs(shape, call.inputs),
         *_wrong_settings(shape, call.generation_kwargs),
     ]
+    data: Data = defaultdict(dict)
+    try:
+        _fill_question(data, shape, call)
+    except InvalidRequest as refused:
+        violations += refused.violations
     if violations:
         raise InvalidRequest(*violations)
-    data: Data = defaultdict(dict)
-    _fill_question(data, shape, call)
     for socket in _generation_sockets(shape) if call.generation_kwargs else ():
         data[socket.component][socket.name] = dict(call.generation_kwargs)
     for component, values in call.inputs.items():
@@ -111,4 +114,6 @@ def _fill_question(data: Data, shape: Shape, call: Call) -> None:
             value: Any = messages or [ChatMessage.from_user(call.query)]
         else:
             value = newest_question(call)
+        if isinstance(value, str) and (complaint := socket.complaint_about_limits(value)):
+            raise InvalidRequest(Violation(FIELD if call.messages else "query", complaint))
         data[socket.component][socket.name] = value

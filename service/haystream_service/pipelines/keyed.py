@@ -26,7 +26,6 @@ class _Kept:
 
     owner: object
     shared: SharedPipeline
-    used_at: float
     timer: asyncio.TimerHandle | None = None
 
 
@@ -57,7 +56,6 @@ class KeyedPipelines:
         kept = self._kept.get(digest)
         if kept is None:
             kept = self._kept[digest] = self._begin(digest, owner, api_key, build)
-        kept.used_at = asyncio.get_running_loop().time()
         self._kept.move_to_end(digest)
         while len(self._kept) > self._capacity:
             self._drop(next(iter(self._kept)))
@@ -77,9 +75,7 @@ class KeyedPipelines:
         loop = asyncio.get_running_loop()
         self._hidden.add(api_key)
         building = loop.create_task(build(), name="build a pipeline for a caller's key")
-        kept = _Kept(
-            owner, SharedPipeline(building, self._closings, lambda: self._hidden.discard(api_key)), loop.time()
-        )
+        kept = _Kept(owner, SharedPipeline(building, self._closings, lambda: self._hidden.discard(api_key)))
         building.add_done_callback(lambda done: self._on_built(digest, kept, done))
         kept.timer = loop.call_later(self._seconds, self._on_time, digest, kept)
         return kept
@@ -91,9 +87,8 @@ class KeyedPipelines:
 
     def _on_time(self, digest: bytes, kept: _Kept) -> None:
         loop = asyncio.get_running_loop()
-        if kept.shared.users:
-            kept.used_at = loop.time()
-        remaining = kept.used_at + self._seconds - loop.time()
+        since = loop.time() if kept.shared.users else kept.shared.returned_at
+        remaining = since + self._seconds - loop.time()
         if remaining > 0:
             kept.timer = loop.call_later(remaining, self._on_time, digest, kept)
         else:

@@ -10,7 +10,7 @@ from haystack.dataclasses import ChatMessage, ChatRole
 from haystream_service.pipelines.json_values import json_safe
 from haystream_service.run.events import Finished, FinishReason, Usage
 
-EXIT_REASON = "exit_reason"  # what tells an Agent's outputs from others
+EXIT_REASON = "exit_reason"  # of an Agent; those of 2.x have none
 
 _REASONS = {
     "stop": FinishReason.STOP,
@@ -44,12 +44,17 @@ def usages(component: str, values: Mapping[str, Any]) -> Iterator[Usage]:
 
 def _reasons(values: Mapping[str, Any]) -> Iterator[FinishReason]:
     """Yield why each of a component's answers ends; an Agent has one, whatever its model said on the way."""
-    if EXIT_REASON in values:
-        yield _reason_of_agent(values[EXIT_REASON], values.get("last_message"))
+    if _is_agents(values):
+        yield _reason_of_agent(values.get(EXIT_REASON, "text"), values.get("last_message"))
         return
     for meta in _reply_metas(values):
         if "finish_reason" in meta:
             yield _REASONS.get(meta["finish_reason"], FinishReason.STOP)
+
+
+def _is_agents(values: Mapping[str, Any]) -> bool:
+    """Whether outputs are an Agent's, of whichever generation."""
+    return EXIT_REASON in values or {"messages", "last_message"} <= values.keys()
 
 
 def _reason_of_agent(exit_reason: Any, last_message: Any) -> FinishReason:
@@ -81,10 +86,15 @@ def _reply_metas(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _answers_of_agent(values: Mapping[str, Any]) -> list[ChatMessage]:
     """Return what an Agent's model said in this run: one message a step, after those of the conversation so far."""
-    steps = values.get("step_count", 1)  # an LLM, which is an Agent without tools, has one and does not say so
-    if EXIT_REASON not in values or not isinstance(steps, int) or steps < 1:
+    if not _is_agents(values):
         return []
-    return [message for message in values.get("messages") or () if message.is_from(ChatRole.ASSISTANT)][-steps:]
+    messages: list[ChatMessage] = list(values.get("messages") or ())
+    if EXIT_REASON not in values:  # 2.x counts no steps: they are what follows the newest question
+        newest = max((at for at, message in enumerate(messages) if message.is_from(ChatRole.USER)), default=-1)
+        return [message for message in messages[newest + 1 :] if message.is_from(ChatRole.ASSISTANT)]
+    steps = values.get("step_count", 1)  # an LLM, which is an Agent without tools, has one and does not say so
+    answers = [message for message in messages if message.is_from(ChatRole.ASSISTANT)]
+    return answers[-steps:] if isinstance(steps, int) and steps >= 1 else []
 
 
 def _usage(component: str, model: str, usage: Mapping[str, Any]) -> Usage:

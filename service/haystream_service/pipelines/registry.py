@@ -79,6 +79,7 @@ class PipelineRegistry:
         self._keyed = keyed
         self._log = log
         self._looking = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()  # of loading, those included that were overtaken
 
     @property
     def default(self) -> str:
@@ -101,13 +102,15 @@ class PipelineRegistry:
     async def load(self) -> None:
         """Load every pipeline that was found. A file that is wrong does not take the others down."""
         self._begin_loading(self.slots.values())
-        await asyncio.gather(*(slot.loading for slot in self.slots.values() if slot.loading is not None))
+        # Not `gather`, which would end with the first that is cancelled, as one is whose file changes meanwhile.
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def look_again(self, *, retry_failed: bool = False) -> None:
         """Begin to load what has changed in the folder, and what had failed if so asked; let go of what is gone."""
         async with self._looking:
             try:
-                files = await self._loader.in_thread(pipeline_files, self._folder)
+                files = await self._loader.files(self._folder)
             except OSError as error:  # the folder is gone, or being exchanged: what is loaded stays
                 self._log.warning("the folder of pipelines cannot be read", exc_info=error)
                 return
@@ -119,10 +122,9 @@ class PipelineRegistry:
 
     async def close(self) -> None:
         """Close every pipeline."""
-        loading = [slot.loading for slot in self.slots.values() if slot.loading is not None]
-        for task in loading:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for slot in self.slots.values():
             if slot.loaded is not None:
                 slot.loaded.shared.retire()
@@ -175,6 +177,8 @@ class PipelineRegistry:
             if slot.loading is not None:
                 slot.loading.cancel()  # the file has changed in the meantime
             slot.loading = asyncio.create_task(self._load(slot), name="load a pipeline")
+            self._tasks.add(slot.loading)
+            slot.loading.add_done_callback(self._tasks.discard)
 
     async def _load(self, slot: Slot) -> None:
         file = slot.file
@@ -182,10 +186,10 @@ class PipelineRegistry:
         try:
             loaded = await self._loader.load(file)
         except PipelineFileError as error:
-            self._fail(slot, f"{file.path.name}: {error}")
+            self._fail(slot, f"{file.title}: {error}")
             log.warning("pipeline not served", reason=slot.error, exc_info=error.__cause__)
         except Exception as error:  # a file of the operator's may raise anything
-            self._fail(slot, f"{file.path.name} raised {type(error).__name__}; the service's log has the details")
+            self._fail(slot, f"{file.title} raised {type(error).__name__}; the service's log has the details")
             log.warning("pipeline not served", reason=slot.error, exc_info=error)
         else:
             self._swap(slot, loaded)

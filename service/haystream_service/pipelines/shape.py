@@ -10,7 +10,7 @@ from haystack.dataclasses import Document
 
 from haystream_service.errors import PipelineFileError, named
 from haystream_service.pipelines.files.manifest import BLOCK
-from haystream_service.pipelines.generation import components_of, runs_on_loop
+from haystream_service.pipelines.generation import components_of, every_output, runs_on_loop
 from haystream_service.pipelines.question import question_sockets
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK, Socket, open_sockets
 from haystream_service.pipelines.usage import usage_options
@@ -50,14 +50,16 @@ class Shape:
         """Return the JSON Schema of the inputs that a caller may set on top of the question."""
         settable = [socket for socket in self.sockets.values() if socket.is_settable]
         owners = dict.fromkeys(socket.component for socket in settable)
+        needed = [socket for socket in settable if socket.is_mandatory and socket not in self.question]
         return _object_schema(
             {
                 owner: _object_schema(
                     {socket.name: socket.schema() for socket in settable if socket.component == owner},
-                    [s.name for s in settable if s.component == owner and s.is_mandatory and s not in self.question],
+                    [socket.name for socket in needed if socket.component == owner],
                 )
                 for owner in owners
-            }
+            },
+            list(dict.fromkeys(socket.component for socket in needed)),
         )
 
     def graph(self) -> str:
@@ -106,8 +108,10 @@ def _check_that_all_can_be_set(sockets: Mapping[tuple[str, str], Socket], questi
 
 def _streaming_components(pipeline: Any, manifest: Manifest) -> list[str]:
     able = [name for name, inputs in pipeline.inputs().items() if STREAMING_CALLBACK in inputs]
-    if manifest.streaming_components is None:
+    if manifest.streaming_components in (None, "all"):
         return able
+    if manifest.streaming_components == "last":
+        return able[-1:]
     for name in manifest.streaming_components:
         if name not in able:
             raise PipelineFileError(f"`streaming_components`: {name!r} does not stream; those that do: {named(able)}")
@@ -129,7 +133,7 @@ def _outputs(pipeline: Any, manifest: Manifest) -> Sockets:
     if manifest.outputs is None:
         outputs: Sockets = pipeline.outputs()
         return outputs
-    every = _every_output(pipeline)
+    every = every_output(pipeline)
     chosen: dict[str, dict[str, Any]] = {}
     for path in manifest.outputs:
         component, _, name = path.partition(".")
@@ -140,16 +144,11 @@ def _outputs(pipeline: Any, manifest: Manifest) -> Sockets:
     return chosen
 
 
-def _every_output(pipeline: Any) -> Sockets:
-    every: Sockets = pipeline.outputs(include_components_with_connected_outputs=True)
-    return every
-
-
 def _document_sockets(pipeline: Any) -> dict[str, list[str]]:
     """Return the outputs that bring documents, by component."""
     found = {
         component: [name for name, details in sockets.items() if _is_documents(details["type"])]
-        for component, sockets in _every_output(pipeline).items()
+        for component, sockets in every_output(pipeline).items()
     }
     return {component: names for component, names in found.items() if names}
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-CLOSE_SECONDS = 2.0  # for a pipeline's components to close their connections
+    from haystream_service.pipelines.build_threads import InThread
+
+CLOSE_SECONDS = 2.0  # for a component to close its connections
 COLLECT_AFTER = 16  # pipelines closed: a megabyte each, and some 30 ms to collect them all, which stop everything
 BEGIN_SECONDS = 1.0  # within which a run that was let in has borrowed the pipeline that it was promised
 
@@ -22,7 +24,8 @@ BEGIN_SECONDS = 1.0  # within which a run that was let in has borrowed the pipel
 class Closings:
     """The pipelines that are being closed, or soon will be."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, in_thread: InThread, log: FilteringBoundLogger) -> None:
+        self._in_thread = in_thread
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
         self._soon: dict[SharedPipeline, asyncio.TimerHandle] = {}
@@ -54,13 +57,18 @@ class Closings:
             if not building.done():
                 building.cancel()
             elif not building.cancelled() and building.exception() is None:
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await close(components_of(building.result()))
-        except Exception as error:  # noqa: BLE001 - a component of the operator's may raise anything; it is gone, too
-            self._log.warning("a pipeline did not close cleanly", exc_info=error)
+                for name, component in components_of(building.result()).items():
+                    await self._close_component(name, component)
         finally:
             on_closed()
             self._collect()
+
+    async def _close_component(self, name: str, component: Any) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await close(component, self._in_thread)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the operator's own may raise anything
+            self._log.warning("a component did not close cleanly", component=name, exc_info=error)
 
     def _collect(self) -> None:
         """Free what was closed. A provider's client is a cycle that holds the certificates of TLS.
@@ -85,6 +93,7 @@ class SharedPipeline:
         self._is_retired = False
         self._is_closed = False
         self.users = 0
+        self.returned_at = asyncio.get_running_loop().time()
 
     @asynccontextmanager
     async def lent(self) -> AsyncGenerator[Any]:
@@ -94,6 +103,7 @@ class SharedPipeline:
             yield await asyncio.shield(self._building)  # who else waits for it may not have gone
         finally:
             self.users -= 1
+            self.returned_at = asyncio.get_running_loop().time()
             self._close_if_unwanted()
 
     def retire(self) -> None:

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from haystream_service.errors import PipelineFileError, named
+from haystream_service.pipelines.json_values import json_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,12 +23,20 @@ STREAMING_CALLBACK = "streaming_callback"
 GENERATION_KWARGS = "generation_kwargs"
 TIMEOUT = "timeout"
 
-# What would let a caller rewrite what its owner wrote, unless that one lists it: prompts, tools, hooks.
-RESERVED_SOCKETS = frozenset({"template", "template_variables", "system_prompt", "user_prompt", "hook_context"})
+# What would let a caller rewrite what its owner wrote, unless that one lists it: prompts, filters, hooks.
+RESERVED_SOCKETS = frozenset(
+    {"template", "template_variables", "system_prompt", "user_prompt", "filters", "hook_context"}
+)
 
-# Settings of a generation that are none: they choose what is billed, or reach around the pipeline.
-RESERVED_SETTINGS = frozenset(
-    {"model", "messages", "tools", "stream", "extra_headers", "extra_query", "extra_body", "timeout"}
+# The settings of a generation that callers may make, unless the owner says which. Any other may choose what is billed,
+# or reach around the pipeline, with providers that take whatever they are given.
+SETTINGS = frozenset(
+    {
+        *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_sequences", "logit_bias"),
+        *("max_tokens", "max_completion_tokens", "max_new_tokens", "max_output_tokens"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+        *("reasoning_effort", "verbosity", "response_format"),
+    }
 )
 
 _JSON_ATOMS = (str, int, float, bool, type(None))
@@ -63,7 +72,9 @@ class Socket:
     @property
     def takes_messages(self) -> bool:
         """Whether a conversation can go there."""
-        return any(part == list[ChatMessage] or part is ChatMessage for part in _members(self.annotation))
+        return any(
+            get_origin(part) is list and get_args(part) == (ChatMessage,) for part in _members(self.annotation)
+        )  # in either spelling of lists
 
     @property
     def takes_text(self) -> bool:
@@ -80,24 +91,35 @@ class Socket:
             self.values.validate_python(value, strict=True)
         except ValidationError as error:
             return error.errors(include_url=False, include_input=False)[0]["msg"]
-        return self._complaint_about_limits(value)
+        return self.complaint_about_limits(value)
 
     def schema(self) -> dict[str, Any]:
         """Return the socket's JSON Schema."""
         schema = self.values.json_schema() if self.values is not None else {}
         if not self.is_mandatory and _has_json_form(self.default):
             schema["default"] = self.default
-        return {**schema, **(self.limits or {})}
+        if (settings := self._settings()) is not None:
+            schema["propertyNames"] = {"enum": sorted(settings)}
+        return {**schema, **json_safe(self.limits or {})}
 
-    def _complaint_about_limits(self, value: Any) -> str | None:
+    def _settings(self) -> frozenset[str] | None:
+        """Return the settings of a generation that callers may make here; None where this input is no such thing."""
+        if self.name != GENERATION_KWARGS:
+            return None
+        listed: Mapping[str, Any] = (self.limits or {}).get("properties", {})
+        return SETTINGS | listed.keys()
+
+    def complaint_about_limits(self, value: Any) -> str | None:
         """Say which limit a value is over, in our own words: those of the library repeat the value."""
         for error in Draft202012Validator(dict(self.limits or {})).iter_errors(value):  # pyright: ignore[reportUnknownMemberType]  # its second argument
             where = "".join(f".{part}" for part in error.path)
+            if error.validator == "type":
+                return f"expected {self.name}{where} to be of type {error.validator_value}"
             return f"the limit of {self.name}{where} here is {error.validator}: {error.validator_value}"
-        if self.name == GENERATION_KWARGS and isinstance(value, dict):
-            allowed: Mapping[str, Any] = (self.limits or {}).get("properties", {})
-            reserved = RESERVED_SETTINGS & cast("dict[str, Any]", value).keys() - allowed.keys()
-            return f"callers may not set {named(list(reserved))}; leave it out" if reserved else None
+        settings = self._settings()
+        if settings is not None and isinstance(value, dict):
+            others = cast("dict[str, Any]", value).keys() - settings
+            return f"callers may not set {named(list(others))}; leave it out" if others else None
         return None
 
 
@@ -147,7 +169,7 @@ def _members(annotation: Any) -> Iterable[Any]:
 
 
 def _has_json_form(value: object) -> bool:
-    return isinstance(value, str | int | float | bool | list | dict)
+    return isinstance(value, str | int | float | bool | list | dict) and json_safe(value) == value
 
 
 def _values(annotation: Any) -> TypeAdapter[Any] | None:

@@ -6,10 +6,11 @@ https://deepset-ai.github.io/hayhooks/concepts/pipeline-wrapper/
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import aclosing, closing
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, closing, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from haystack import component
@@ -68,9 +69,8 @@ class Wrapper:
         return said.answer()
 
     def close(self) -> None:
-        """Close what the wrapper calls its pipeline, where that can be closed."""
-        close: Any = getattr(getattr(self.wrapper, "pipeline", None), "close", None)
-        if close is not None:
+        """Close what the wrapper holds of Haystack's."""
+        for close in _held(self.wrapper, "close"):
             close()
 
 
@@ -112,9 +112,8 @@ class AsyncWrapper:
         return said.answer()
 
     async def close_async(self) -> None:
-        """Close what the wrapper calls its pipeline, where that can be closed."""
-        close: Any = getattr(getattr(self.wrapper, "pipeline", None), "close_async", None)
-        if close is not None:
+        """Close what the wrapper holds of Haystack's."""
+        for close in _held(self.wrapper, "close_async"):
             await close()
 
 
@@ -134,9 +133,13 @@ class Said:
         elif isinstance(item, StreamingChunk):
             chunk = item
             self._note(chunk)
-        else:
-            self._ignore(type(item).__name__)
+        elif isinstance(item, ChatMessage):
+            chunk = StreamingChunk(content=item.text or "", meta=item.meta)
+        elif isinstance(item, Mapping) or hasattr(item, "to_event_dict"):
+            self._ignore(type(cast("Any", item)).__name__)
             return None
+        else:
+            raise TypeError(f"a wrapper's answer is text, StreamingChunks or a ChatMessage, not {type(item).__name__}")
         self._text.append(chunk.content)
         return chunk
 
@@ -164,6 +167,13 @@ def _defines(wrapper_class: Any, method: str) -> bool:
     return owner is not None and owner.__name__ != "BasePipelineWrapper"
 
 
+def _held(wrapper: Any, method: str) -> list[Callable[[], Any]]:
+    """Return a method of each pipeline and component that a wrapper holds, whatever it calls them: an Agent is one."""
+    held = cast("dict[str, Any]", vars(wrapper))
+    parts = [part for part in held.values() if hasattr(part, "__haystack_input__") or hasattr(part, "walk")]
+    return [found for part in parts if callable(found := getattr(part, method, None))]
+
+
 def _request(name: str, messages: list[ChatMessage], generation_kwargs: dict[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of a wrapper's method: those of an OpenAI client's request."""
     spoken = [_openai_form(message) for message in messages]
@@ -177,7 +187,7 @@ def _openai_form(message: ChatMessage) -> dict[str, Any]:
 
 
 def _each(chunks: Any) -> Generator[Any]:
-    if isinstance(chunks, str) or not isinstance(chunks, Iterable):
+    if isinstance(chunks, str | Mapping) or not isinstance(chunks, Iterable):
         yield chunks
         return
     items = cast("Iterable[Any]", chunks)
@@ -188,9 +198,20 @@ def _each(chunks: Any) -> Generator[Any]:
             items.close()
 
 
+async def _each_in_thread(chunks: Any) -> AsyncGenerator[Any]:
+    """Yield what blocks, such as hayhooks' `streaming_generator`, without holding up the event loop."""
+    each, end = _each(chunks), object()
+    try:
+        while (chunk := await asyncio.to_thread(next, each, end)) is not end:
+            yield chunk
+    finally:
+        with suppress(ValueError):  # it is still at its next chunk, in the thread, and will be collected after that
+            each.close()
+
+
 async def _each_async(chunks: Any) -> AsyncGenerator[Any]:
     if not isinstance(chunks, AsyncIterable):
-        for chunk in _each(chunks):
+        async for chunk in _each_in_thread(chunks):
             yield chunk
         return
     items = cast("AsyncIterable[Any]", chunks)

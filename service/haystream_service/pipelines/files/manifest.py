@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PositiveFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError
 
 from haystream_service.errors import PipelineFileError
 
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 
 BLOCK = "haystream"
 QUESTION_NAMES = (("query", "question"), ("messages",), ("prompt",), ("text",))
+
+# What limits a value, apart from what leads to another schema, and what only describes it.
+_KEYWORDS = frozenset(Draft202012Validator.VALIDATORS) - {"$ref", "$dynamicRef"} | {
+    *("title", "description", "default", "examples", "deprecated", "$comment", "then", "else")
+}
+
+# What pydantic calls a complaint, in the words of those who write the file.
+_WORDS = {
+    "extra_forbidden": "there is no such key",
+    "string_type": "expected text",
+    "tuple_type": "expected a name, or a list of names",
+    "too_short": "expected at least one",
+    "dict_type": "expected names and values",
+}
 
 
 def _listed(value: object) -> object:
@@ -41,13 +55,32 @@ def _is_schema(limits: dict[str, Any]) -> dict[str, Any]:
     try:
         Draft202012Validator.check_schema(limits)
     except SchemaError as error:
-        where = ".".join(map(str, error.path)) or "it"
-        raise ValueError(f"expected JSON Schema keywords, such as maximum; {where} is none") from None
+        odd = ".".join(map(str, error.path)) or "it"
+    else:
+        odd = _odd_keyword(limits)
+    if odd:
+        raise ValueError(f"expected JSON Schema keywords, such as maximum; {odd} is none that is known here")
     return limits
+
+
+def _odd_keyword(limits: dict[str, Any]) -> str:
+    """Return a keyword that would limit nothing, since it is misspelt, or that leads elsewhere."""
+    odd = next((str(name) for name in limits if name not in _KEYWORDS), "")
+    properties: dict[str, Any] = limits.get("properties", {})
+    return odd or next(
+        (
+            found
+            for inner in properties.values()
+            if isinstance(inner, dict) and (found := _odd_keyword(cast("dict[str, Any]", inner)))
+        ),
+        "",
+    )
 
 
 SocketPath = Annotated[str, AfterValidator(_is_path)]
 SocketPaths = Annotated[tuple[SocketPath, ...], BeforeValidator(_listed)]
+QuestionPaths = Annotated[SocketPaths, Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Limits = Annotated[dict[str, Any], AfterValidator(_is_schema)]
 
 
@@ -57,12 +90,12 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
-    query: SocketPaths | None = None
-    messages: SocketPaths | None = None
-    streaming_components: tuple[str, ...] | None = None
+    query: QuestionPaths | None = None
+    messages: QuestionPaths | None = None
+    streaming_components: Annotated[Literal["all", "last"] | Names, Field(union_mode="left_to_right")] | None = None
     inputs: Annotated[dict[SocketPath, Limits], BeforeValidator(_limits_by_path)] | None = None
     outputs: SocketPaths | None = None
-    api_key_components: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+    api_key_components: Names | None = None
     timeout_seconds: PositiveFloat | None = None
 
     @property
@@ -82,9 +115,10 @@ def manifest_of(block: object, *, hayhooks: Mapping[str, Any] | None = None) -> 
         return Manifest.model_validate({**_of_hayhooks(hayhooks or {}, said), **said})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
+        path = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "[key]")
         known = f"; it has {', '.join(Manifest.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise PipelineFileError(f"`{BLOCK}.{path}`: {first['msg'].removeprefix('Value error, ')}{known}") from None
+        why = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise PipelineFileError(f"`{BLOCK}.{path}`: {why}{known}") from None
 
 
 def _of_hayhooks(mapping: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,9 +136,9 @@ def _of_hayhooks(mapping: Mapping[str, Any], said: Mapping[str, Any]) -> dict[st
             del found["query"]
     if outputs := _paths_by_name(mapping, "outputs"):
         found["outputs"] = [paths[0] for paths in outputs.values()]
-    streaming: object = mapping.get("streaming_components")
-    if isinstance(streaming, list):
-        found["streaming_components"] = [str(name) for name in cast("list[object]", streaming)]
+    if found or "streaming_components" in mapping:
+        # Its own default: a model that only rewrites the question is not shown.
+        found["streaming_components"] = mapping.get("streaming_components") or "last"
     return found
 
 
@@ -122,7 +156,8 @@ def _paths_by_name(mapping: Mapping[str, Any], key: Literal["inputs", "outputs"]
         raise PipelineFileError(f"`{key}`: expected names and paths, such as `query: prompt_builder.query`")
     paths = {str(name): _listed(path) for name, path in cast("dict[object, object]", declared).items()}
     for name, path in paths.items():
-        if not isinstance(path, list) or not all(isinstance(item, str) for item in cast("list[object]", path)):
+        places = cast("list[object]", path) if isinstance(path, list) else []
+        if not places or not all(isinstance(place, str) and all(place.partition(".")) for place in places):
             raise PipelineFileError(f"`{key}.{name}`: expected a path such as component.socket, or a list of them")
     return cast("dict[str, list[str]]", paths)
 

@@ -8,9 +8,12 @@ import inspect
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from haystack import component
 
 from haystream_service.errors import PipelineFileError
 from haystream_service.pipelines.files.hayhooks_wrapper import WRAPPER_CLASS, build_wrapper
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 PACKAGE = "haystream_pipelines"
 MANIFEST = "HAYSTREAM"
 
+_versions = count(1)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 @dataclass(frozen=True, slots=True)
 class PythonSource:
@@ -33,6 +39,7 @@ class PythonSource:
 
     build_function: Callable[..., Any]
     manifest: Manifest
+    module_name: str
 
     @property
     def takes_api_key(self) -> bool:
@@ -41,22 +48,38 @@ class PythonSource:
 
     def build(self, api_key: Secret | None = None) -> Any:
         """Call `build`."""
-        with _surviving_exits():
+        with _surviving_exits(), _naming_what_is_missing(self.module_name):
             built = self.build_function(api_key=api_key) if api_key is not None else self.build_function()
-        return _awaited(built) if inspect.isawaitable(built) else built
+        return _awaited(built, self.module_name) if inspect.isawaitable(built) else built
+
+    def forget(self) -> None:
+        """Forget the file's modules, and Haystack's note of its components."""
+        _forget(self.module_name)
 
 
-async def _awaited(building: Awaitable[Any]) -> Any:
-    with _surviving_exits():
+async def _awaited(building: Awaitable[Any], module_name: str) -> Any:
+    with _surviving_exits(), _naming_what_is_missing(module_name):
         return await building
 
 
 def read_python(name: str, path: Path) -> PythonSource:
-    """Import a file, or a folder with `__init__.py` or hayhooks' `pipeline_wrapper.py`. Raises what its code raises."""
-    _forget(path)
+    """Import a file, or a folder with `__init__.py` or hayhooks' `pipeline_wrapper.py`. Raises what its code raises.
+
+    Each version has modules of its own, since runs may still need those of the version before.
+    """
+    path = path.absolute()
+    module_name = f"{PACKAGE}.{name}_{next(_versions)}"
+    _forget_bytecode(path)
     sys.modules.setdefault(PACKAGE, _namespace(PACKAGE))
-    with _surviving_exits():
-        modules = list(_imported(f"{PACKAGE}.{name}", path))
+    try:
+        with _surviving_exits(), _naming_what_is_missing(module_name), _naming_its_line(path):
+            return _source(name, module_name, list(_imported(module_name, path)))
+    except BaseException:  # whatever it is
+        _forget(module_name)
+        raise
+
+
+def _source(name: str, module_name: str, modules: list[ModuleType]) -> PythonSource:
     manifest = manifest_of(next((said for m in modules if (said := getattr(m, MANIFEST, None)) is not None), None))
     documentation = next((text for module in modules if (text := inspect.getdoc(module))), "")
     described = manifest.model_copy(
@@ -64,10 +87,20 @@ def read_python(name: str, path: Path) -> PythonSource:
     )
     for module in modules:
         if callable(build := getattr(module, "build", None)):
-            return PythonSource(build, described)
+            _check_that_it_can_be_called(build)
+            return PythonSource(build, described, module_name)
         if isinstance(wrapper := getattr(module, WRAPPER_CLASS, None), type):
-            return PythonSource(lambda: build_wrapper(wrapper, name), described)
-    raise PipelineFileError("the file has no function `build`: add `def build(api_key=None)`")
+            return PythonSource(lambda: build_wrapper(wrapper, name), described, module_name)
+    raise PipelineFileError(
+        f"it has no function `build`, nor hayhooks' class `{WRAPPER_CLASS}`: add `def build(api_key=None)`"
+    )
+
+
+def _check_that_it_can_be_called(build: Callable[..., Any]) -> None:
+    for parameter in inspect.signature(build).parameters.values():
+        is_given = parameter.default is not parameter.empty or parameter.kind in _VARIADIC
+        if not is_given and parameter.name != "api_key":
+            raise PipelineFileError(f"`build` wants {parameter.name!r}: it gets `api_key` alone; give it a default")
 
 
 def _imported(module_name: str, path: Path) -> Generator[ModuleType]:
@@ -100,19 +133,47 @@ def _namespace(name: str) -> ModuleType:
     return package
 
 
-def _forget(path: Path) -> None:
-    """Forget the modules of an earlier version of the file, or else its package's parts would stay as they were.
-
-    Their bytecode as well: Python tells that it is old by size and whole seconds, and saves can be quicker than that.
-    """
+def _forget_bytecode(path: Path) -> None:
+    """Forget what Python keeps of sources: it tells what is old by size and whole seconds, and saves can be quicker."""
     for source in path.rglob("*.py") if path.is_dir() else (path,):
         with suppress(OSError):
             Path(importlib.util.cache_from_source(str(source))).unlink()
     importlib.invalidate_caches()
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.startswith(f"{PACKAGE}.") and file and (file == str(path) or file.startswith(f"{path}/")):
-            del sys.modules[name]
+
+
+def _forget(module_name: str) -> None:
+    for names in (sys.modules, component.registry):
+        for name in list(names):
+            if name == module_name or name.startswith(f"{module_name}."):
+                del names[name]
+
+
+@contextmanager
+def _naming_its_line(path: Path) -> Generator[None]:
+    """Say where a file is no Python."""
+    try:
+        yield
+    except SyntaxError as error:
+        file = Path(error.filename or path)
+        if not file.is_relative_to(path):
+            raise  # of what it imports, or of text that it evaluates
+        what = "this" if file == path else str(file.relative_to(path))
+        line = f" at line {error.lineno}" if error.lineno else ""
+        raise PipelineFileError(f"{what} is not Python{line}: mend its syntax") from error
+
+
+@contextmanager
+def _naming_what_is_missing(module_name: str) -> Generator[None]:
+    """Say which module is not there. Haystack's components raise an ImportError from the one that says so."""
+    try:
+        yield
+    except ImportError as error:
+        name = next((e.name for e in (error, error.__cause__) if isinstance(e, ModuleNotFoundError)), None)
+        if name is None:
+            raise
+        part = name.removeprefix(f"{module_name}.").removeprefix(f"{PACKAGE}.")
+        cure = "put it into the pipeline's folder" if part != name else "install it beside the service"
+        raise PipelineFileError(f"it imports {part}, which is not there: {cure}") from error
 
 
 @contextmanager

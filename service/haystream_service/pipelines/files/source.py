@@ -35,7 +35,11 @@ class Source(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Let go of what reading the file has left in the process, once its pipelines are closed."""
+
 
 def read_source(file: PipelineFile) -> Source:
     """Read a pipeline's file, in a thread. Raises PipelineFileError, or whatever the file's own code raises."""
-    return read_yaml(file.path) if file.path.suffix in YAML_ENDINGS else read_python(file.name, file.path)
+    is_yaml = file.path.suffix in YAML_ENDINGS and not file.path.is_dir()
+    return read_yaml(file.path) if is_yaml else read_python(file.name, file.path)

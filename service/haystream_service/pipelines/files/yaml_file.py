@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from haystream_service.pipelines.files.manifest import Manifest
 
 API_KEY = "api_key"
+ALLOWLIST = "HAYSTACK_DESERIALIZATION_ALLOWLIST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +41,28 @@ class YamlSource:
 
     def build(self, api_key: Secret | None = None) -> Any:
         """Build the pipeline. Raises PipelineFileError with the component or the connection that is wrong."""
+        takers: set[str] = set()
 
         def give_key(name: str, kind: type, parameters: dict[str, Any]) -> None:
-            if api_key is not None and name in self.api_key_components and _takes_key(kind):
-                parameters[API_KEY] = api_key
+            if name in self.api_key_components and _takes_key(kind):
+                takers.add(name)
+                if api_key is not None:
+                    parameters[API_KEY] = api_key
 
         callbacks = DeserializationCallbacks(component_pre_init=give_key)
         components = {
             name: _component(name, serialized, callbacks) for name, serialized in self.serialized["components"].items()
         }
+        for name in self.manifest.api_key_components or ():
+            if name not in takers:
+                raise PipelineFileError(f"`{BLOCK}.api_key_components`: {name} takes no {API_KEY}; remove it")
         try:
             return pipeline_class().from_dict(dict(self.serialized), callbacks, components=components)
         except (PipelineError, ValueError) as error:  # Haystack's words here name components, sockets and types
             raise PipelineFileError(f"`connections`: {_first_line(error)}") from None
+
+    def forget(self) -> None:
+        """Do nothing: a YAML file leaves nothing behind."""
 
 
 def read_yaml(path: Path) -> YamlSource:
@@ -76,8 +86,12 @@ def _checked(data: object) -> dict[str, Any]:
     if not isinstance(serialized.get("components"), dict) or not serialized["components"]:
         raise PipelineFileError("`components` is missing: expected what Haystack's `Pipeline.dumps` writes")
     for name, component in serialized["components"].items():
+        if not isinstance(name, str) or "." in name:
+            raise PipelineFileError(f"`components.{name}`: expected a name in text, without dots")
         if not isinstance(component, dict) or not isinstance(cast("dict[str, Any]", component).get("type"), str):
             raise PipelineFileError(f"`components.{name}.type` is missing: expected the component's class")
+    if not isinstance(serialized.get("max_runs_per_component", 1), int):
+        raise PipelineFileError("`max_runs_per_component`: expected a whole number")
     connections: object = serialized.get("connections") or []
     if not isinstance(connections, list):
         raise PipelineFileError("`connections`: expected a list of senders and receivers")
@@ -98,15 +112,28 @@ def _component(name: str, serialized: dict[str, Any], callbacks: Deserialization
         cure = "check the name, and that its package is installed"
         raise PipelineFileError(f"`components.{name}.type`: there is no {path}; {cure}") from error
     except Exception as error:  # what a component's own code may raise
-        if isinstance(error, DeserializationError) and error.__cause__ is None:
-            cure = "allow its package by HAYSTACK_DESERIALIZATION_ALLOWLIST, in the environment"
-            raise PipelineFileError(f"`components.{name}.type`: Haystack does not trust {path}; {cure}") from error
+        why = f"`components.{name}`: {path.rpartition('.')[2]} cannot be made"
+        first = _first_cause(error)
+        if isinstance(first, DeserializationError) and ALLOWLIST in str(first):
+            kind = f"`components.{name}.type`: Haystack does not trust {path}" if first is error else why
+            cure = f"allow the packages of what is in it by {ALLOWLIST}, in the environment"
+            raise PipelineFileError(f"{kind}; {cure}") from error
+        if isinstance(first, ModuleNotFoundError):
+            raise PipelineFileError(f"{why}: it needs {first.name}, which is not installed; install it") from error
         cure = "check its `init_parameters`; the service's log has the details"
-        raise PipelineFileError(f"`components.{name}`: {path.rpartition('.')[2]} cannot be made; {cure}") from error
+        raise PipelineFileError(f"{why}; {cure}") from error
 
 
-def _takes_key(kind: type) -> bool:
-    return API_KEY in inspect.signature(kind).parameters
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what an exception began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _takes_key(kind: Any) -> bool:
+    # Not of the class itself: that has the signature of its metaclass, Haystack's, which takes anything.
+    return API_KEY in inspect.signature(kind.__init__).parameters
 
 
 def _api_key_components(components: dict[str, Any], manifest: Manifest) -> tuple[str, ...]:
@@ -121,11 +148,11 @@ def _api_key_components(components: dict[str, Any], manifest: Manifest) -> tuple
 
 
 def _has_key(serialized: object) -> bool:
-    """Whether a component, or one inside it such as an Agent's model, has a parameter for a key."""
+    """Whether a component, or one inside it such as an Agent's model, has a parameter for a key; not its store."""
     if not isinstance(serialized, dict):
         return False
     values = cast("dict[str, Any]", serialized)
-    return API_KEY in values or any(_has_key(value) for value in values.values())
+    return API_KEY in values or any(_has_key(value) for name, value in values.items() if name != "document_store")
 
 
 def _first_line(error: BaseException) -> str:
