@@ -115,6 +115,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
         _, late = await asyncio.wait(late, timeout=SETTLE_SECONDS)
     assert not late
     if _threads() - threads:
+        await asyncio.sleep(0)  # what a thread has told the loop as it ended holds its pipeline
         gc.collect()  # Haystack's in-memory store ends its thread when it is collected
         for thread in _threads() - threads:
             thread.join(SETTLE_SECONDS)

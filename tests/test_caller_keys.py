@@ -163,9 +163,13 @@ def test_a_pipeline_whose_key_is_not_used_is_closed_after_its_time() -> None:
             async with keyed.shared(owner, KEY, build).lent() as pipeline:
                 assert pipeline is mine
 
+        async def use_for(seconds: float) -> None:
+            async with keyed.shared(owner, KEY, build).lent():
+                await loop.later(seconds)
+
         loop.run_until_complete(use())
         loop.turn(50)
-        loop.run_until_complete(use())
+        loop.run_until_complete(use_for(55))  # from its end on the time goes anew
         loop.turn(50)
         assert mine.closings == 0
         assert list(hidden) == [KEY]
@@ -247,6 +251,30 @@ def test_a_build_that_failed_is_not_kept() -> None:
 
 
 ASKED = [(KEY, "q"), (KEY, "fail"), (f"{KEY}-unfit", "q"), ("another-key", "q")]
+REFUSED = """
+from tests.fakes import AsyncFake, pipeline_of
+
+
+class Refused(Exception):
+    status_code = 401
+
+
+def build(api_key=None):
+    if api_key:
+        raise Refused
+    return pipeline_of(AsyncFake())
+"""
+
+
+async def test_a_provider_that_refuses_a_key_while_the_pipeline_is_built_is_told_as_ever(tmp_path: Path) -> None:
+    """Some look at their key when they are made."""
+    (tmp_path / "it.py").write_text(REFUSED)
+    async with served(tmp_path) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q", api_key=KEY)))
+    assert complaint_of(caught.value).reason == "PROVIDER_AUTH"
+
+
 TELLTALE = """
 import logging
 from haystack import Pipeline, component

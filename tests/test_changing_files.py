@@ -242,3 +242,111 @@ async def test_sighup_looks_at_once_and_tries_again_what_had_failed(tmp_path: Pa
     assert [(pipeline.name, pipeline.ready) for pipeline in before.pipelines] == [("it", False), ("other", True)]
     assert [(pipeline.name, pipeline.ready) for pipeline in after.pipelines] == [("it", True), ("other", True)]
     assert process.returncode == 0
+
+
+LATE = """
+from haystack import component
+from haystack.dataclasses import ChatMessage, StreamingChunk
+from tests.fakes import pipeline_of, stage
+
+
+@component
+class Late:
+    @component.output_types(replies=list[ChatMessage])
+    async def run_async(self, query: str, streaming_callback=None):
+        stage().waiting.set()
+        await stage().proceed.wait()
+        from .word import WORD
+        await streaming_callback(StreamingChunk(content=WORD))
+        return {"replies": [ChatMessage.from_assistant(WORD, meta={"finish_reason": "stop"})]}
+
+    @component.output_types(replies=list[ChatMessage])
+    def run(self, query: str, streaming_callback=None):
+        raise NotImplementedError
+
+
+def build():
+    return pipeline_of(Late())
+"""
+
+
+async def test_a_broken_version_takes_nothing_from_the_one_that_goes_on(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the modules that it has yet to import; and a folder may be given as seen from where one stands."""
+    (tmp_path / "pipelines" / "it").mkdir(parents=True)
+    package = tmp_path / "pipelines" / "it"
+    (package / "__init__.py").write_text(LATE)
+    (package / "word.py").write_text("WORD = 'one'\n")
+    monkeypatch.chdir(tmp_path)
+    async with served("pipelines") as running:
+        reading = asyncio.create_task(version_of(running))
+        await stage.waiting.wait()
+        await written(running, package / "__init__.py", "raise ValueError\n")
+        assert (await listed(running))["it"].ready
+        stage.proceed.set()
+        assert await reading == "one"
+        await written(running, package / "__init__.py", LATE)
+        await written(running, package / "word.py", "WORD = 'two'\n")
+        assert await version_of(running) == "two"
+
+
+async def test_what_a_package_writes_into_its_folder_is_no_change(tmp_path: Path, says: Served) -> None:
+    """Or a pipeline that keeps a log or a cache there would be loaded again and again."""
+    package = tmp_path / "more"
+    package.mkdir()
+    await written(says, package / "__init__.py", SAYS.format(said="more"))
+    before = says.service.registry.slots["more"].file
+    (package / "cache.sqlite").write_text("new")
+    await says.service.registry.look_again()
+    assert says.service.registry.slots["more"].file == before
+    (package / "template.j2").write_text("new")
+    await says.service.registry.look_again()
+    assert says.service.registry.slots["more"].file != before
+
+
+WAITING = "from tests.fakes import stage\n\n\ndef {name}(self=None):\n    stage().proceed.wait_in_thread()\n"
+
+
+async def test_a_file_that_takes_long_holds_up_no_other(tmp_path: Path, stage: Stage) -> None:
+    """While it is built the others are loaded, changed and asked, at the start too."""
+    (tmp_path / "a.py").write_text(WAITING.format(name="build"))
+    (tmp_path / "it.py").write_text(SAYS.format(said="one"))
+    async with served(tmp_path, warm=False) as running:
+        await changed(running)
+        assert await version_of(running) == "one"
+        assert not (await listed(running))["a"].ready
+        await written(running, tmp_path / "it.py", SAYS.format(said="two"))
+        assert await version_of(running) == "two"
+        stage.proceed.set()
+
+
+SLOW_TO_CLOSE = """
+
+
+from tests.fakes import stage
+
+
+class Slow(Says):
+    def close(self):
+        stage().waiting.set()
+        stage().proceed.wait_in_thread()
+
+
+def build():
+    pipeline = pipeline_of(Says())
+    pipeline.add_component("slow", Slow())
+    return pipeline
+"""
+
+
+async def test_a_component_that_blocks_while_it_closes_blocks_nobody_else(tmp_path: Path, stage: Stage) -> None:
+    """It does so in a thread; and one that fails to close leaves the others closing."""
+    failing = SAYS.format(said="one").replace('closed.put_nowait("one")', "raise ValueError")
+    (tmp_path / "it.py").write_text(failing + SLOW_TO_CLOSE)
+    async with served(tmp_path) as running:
+        await written(running, tmp_path / "it.py", SAYS.format(said="two"))
+        async with asyncio.timeout(10):
+            await stage.waiting.wait()
+        assert await version_of(running) == "two"
+        stage.proceed.set()

@@ -6,13 +6,14 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
 import pytest
 from google.protobuf import json_format
 from haystack import component
 from haystack.dataclasses import ChatMessage, ImageContent, ToolCall
 
 from haystream.v1 import chat_pb2
-from tests.calls import all_events, text_of
+from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import served
 from tests.fakes import stage
 from tests.image_hosts import PNG, hosting
@@ -321,3 +322,30 @@ async def test_a_provider_gets_the_conversation_in_its_own_form(tmp_path: Path, 
         {"type": "text", "text": "Like this?"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{ENCODED}"}},
     ]
+
+
+async def test_a_request_attaches_to_its_run_though_its_image_has_gone(listening: Served, stage: Stage) -> None:
+    """The image is in the run already, and is not asked for again."""
+    stage.chunks = 1
+    async with hosting() as host:
+        image = chat_pb2.Image(url=host.url)
+        message = chat_pb2.ChatMessage(
+            role=chat_pb2.ROLE_USER, parts=[chat_pb2.ContentPart(text="What is it?"), chat_pb2.ContentPart(image=image)]
+        )
+        request = chat_pb2.ChatRequest(conversation=chat_pb2.Conversation(messages=[message]), run_id="seen")
+        first = aiter(listening.stub.Chat(request))
+        assert (await anext(first)).event.started.run_id == "seen"
+    again = aiter(listening.stub.Chat(request))
+    assert (await anext(again)).event.started.run_id == "seen"
+
+
+async def test_an_unknown_pipeline_has_no_image_fetched(listening: Served) -> None:
+    """Whoever asks for nothing that is served sends this service nowhere."""
+    async with hosting() as host:
+        parts = [chat_pb2.ContentPart(image=chat_pb2.Image(url=host.url))]
+        message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, parts=parts)
+        request = chat_pb2.ChatRequest(conversation=chat_pb2.Conversation(messages=[message]), pipeline="nobody")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(aiter(listening.stub.Chat(request)))
+        assert complaint_of(caught.value).code == "NOT_FOUND"
+        assert host.heads == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -153,6 +154,16 @@ haystream:
   timeout_seconds: 5
 """
 
+GRAPH = [
+    "flowchart TD",
+    '  c0["first (MockChatGenerator)"]',
+    '  c1["first_prompt (PromptBuilder)"]',
+    '  c2["second (MockChatGenerator)"]',
+    '  c3["second_prompt (PromptBuilder)"]',
+    "  c1 --> c0",
+    "  c3 --> c2",
+]
+
 
 def two_ways() -> Pipeline:
     """Return a pipeline of two models that are asked the same, the first in a tone that callers choose."""
@@ -165,7 +176,7 @@ def two_ways() -> Pipeline:
 
 
 async def test_a_block_says_what_a_pipeline_is_and_what_callers_may_do(tmp_path: Path) -> None:
-    """Its description, where the question goes, what streams, what may be set and what comes out."""
+    """Its description, where the question goes, what streams, what may be set and what comes out; and its graph."""
     inputs = {"first_prompt": {"tone": "kind"}}
     async with served(written(tmp_path, {"ways.yml": two_ways().dumps() + BLOCK})) as running:
         seen = await described(running, "ways")
@@ -181,6 +192,8 @@ async def test_a_block_says_what_a_pipeline_is_and_what_callers_may_do(tmp_path:
         }
     }
     assert list(seen.streaming_components) == ["second"]
+    assert seen.graph.splitlines() == GRAPH
+    assert (seen.cancellation, seen.haystack_version) == (chat_pb2.CANCELLATION_IMMEDIATE, version("haystack-ai"))
     assert [f"{output.component}.{output.name}" for output in seen.outputs] == ["second.replies", "first_prompt.prompt"]
     assert {event.text.component for event in events if event.HasField("text")} == {"second"}
     outputs = MessageToDict(events[-1].finished.outputs)

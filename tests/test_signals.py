@@ -1,0 +1,62 @@
+"""SIGHUP has the folder looked at, and never does what a signal that nobody hears does."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from tests.calls import kinds_of
+from tests.test_caller_keys import until_ready
+from tests.test_commands import address_of, started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SLOW = """
+import asyncio
+from haystack import component
+from haystack.dataclasses import ChatMessage, StreamingChunk
+from tests.fakes import pipeline_of
+
+
+@component
+class Slow:
+    @component.output_types(replies=list[ChatMessage])
+    async def run_async(self, query: str, streaming_callback=None):
+        await streaming_callback(StreamingChunk(content="word"))
+        await asyncio.sleep(1)  # the time that a drain takes here
+        return {"replies": [ChatMessage.from_assistant("word", meta={"finish_reason": "stop"})]}
+
+    @component.output_types(replies=list[ChatMessage])
+    def run(self, query: str, streaming_callback=None):
+        raise NotImplementedError
+
+
+def build():
+    return pipeline_of(Slow())
+"""
+
+
+async def test_sighup_while_the_service_drains_loses_no_run(tmp_path: Path) -> None:
+    """A reload that comes too late is no reason to die."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    async with started("haystream_service", HAYSTREAM_PIPELINES=str(tmp_path), HAYSTREAM_DRAIN_SECONDS="20") as process:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            await until_ready(channel)
+            call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="q"))
+            reader = aiter(call)
+            while not (await anext(reader)).event.HasField("text"):
+                pass
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            async for line in process.stderr:
+                if b"draining" in line:
+                    break
+            process.send_signal(signal.SIGHUP)
+            assert kinds_of([response.event async for response in reader]) == ["finished"]
+        await process.communicate()
+    assert process.returncode == 0
