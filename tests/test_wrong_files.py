@@ -138,6 +138,19 @@ YAML_FILES: dict[str, tuple[str, list[str]]] = {
     ),
 }
 
+EXITS = """
+import sys
+from haystack import component
+
+@component
+class Exits:
+    @component.output_types(text=str)
+    def run(self, query: str): ...
+    {method}(self): sys.exit("hunter2")
+
+build = Exits
+"""
+
 PYTHON_FILES: dict[str, tuple[str, list[str]]] = {
     "syntax": ("x = 1\ndef build(:\n", ["not Python at line 2", "mend its syntax"]),
     "no_build": ("x = 1", ["no function `build`", "`def build(api_key=None)`"]),
@@ -176,6 +189,16 @@ class Cold:
 build = Cold
 """,
         ["raised OSError", "log"],
+    ),
+    "cancelled": (
+        "import asyncio\nasync def build():\n    raise asyncio.CancelledError('hunter2')",
+        ["raised CancelledError", "await what it waits for"],
+    ),
+    "exits_as_it_warms": (EXITS.format(method="def warm_up"), ["calls `sys.exit`", "raise an exception"]),
+    "exits_as_it_warms_async": (EXITS.format(method="async def warm_up_async"), ["calls `sys.exit`"]),
+    "key_components": (
+        "from tests.fakes import *\nHAYSTREAM = {'api_key_components': 'llm'}\nbuild = AsyncFake",
+        ["`api_key_components`", "`build(api_key=None)`"],
     ),
 }
 

@@ -19,6 +19,7 @@ from haystream_service.pipelines.files.source import read_source
 from haystream_service.pipelines.generation import as_pipeline, components_of, warm_up
 from haystream_service.pipelines.shape import shape_of
 from haystream_service.pipelines.sharing import SharedPipeline
+from haystream_service.run.threads import ComponentExited
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
@@ -137,7 +138,7 @@ class Loader:
     async def _warm(self, pipeline: Any) -> None:
         try:
             await warm_up(components_of(pipeline), self._threads.warm)
-        except SystemExit:
+        except (SystemExit, ComponentExited):
             raise PipelineFileError("a component calls `sys.exit`: raise an exception instead") from None
 
     async def _within_limit(self, step: Coroutine[Any, Any, T]) -> T:

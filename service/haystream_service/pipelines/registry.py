@@ -188,6 +188,11 @@ class PipelineRegistry:
         except PipelineFileError as error:
             self._fail(slot, f"{file.title}: {error}")
             log.warning("pipeline not served", reason=slot.error, exc_info=error.__cause__)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the file has changed, or the service stops; else it is the file that raises it
+            self._fail(slot, f"{file.title} raised CancelledError while it was built; await what it waits for")
+            log.warning("pipeline not served", reason=slot.error)
         except Exception as error:  # a file of the operator's may raise anything
             self._fail(slot, f"{file.title} raised {type(error).__name__}; the service's log has the details")
             log.warning("pipeline not served", reason=slot.error, exc_info=error)

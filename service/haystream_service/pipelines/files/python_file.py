@@ -81,6 +81,8 @@ def read_python(name: str, path: Path) -> PythonSource:
 
 def _source(name: str, module_name: str, modules: list[ModuleType]) -> PythonSource:
     manifest = manifest_of(next((said for m in modules if (said := getattr(m, MANIFEST, None)) is not None), None))
+    if manifest.api_key_components is not None:
+        raise PipelineFileError(f"`{MANIFEST}` has `api_key_components`: in Python `build(api_key=None)` takes the key")
     documentation = next((text for module in modules if (text := inspect.getdoc(module))), "")
     described = manifest.model_copy(
         update={"description": manifest.description or documentation.partition("\n")[0].strip()}
