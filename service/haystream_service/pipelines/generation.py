@@ -11,6 +11,7 @@ import copy
 import importlib
 import inspect
 from contextlib import aclosing
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -82,7 +83,9 @@ def every_output(pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
 
 def runs_on_loop(pipeline: Any) -> bool:
     """Whether a run can be cancelled while it waits for an async component."""
-    return not _only_blocks(pipeline)
+    if any(hasattr(pipeline, method) for method in ("run_async_generator", "run_async")):
+        return True
+    return inspect.isasyncgenfunction(pipeline.run)
 
 
 def partial_outputs(pipeline: Any, data: dict[str, Any], include_outputs_from: set[str]) -> Partials:
@@ -97,11 +100,12 @@ def partial_outputs(pipeline: Any, data: dict[str, Any], include_outputs_from: s
     return _at_the_end(pipeline, data, include_outputs_from)
 
 
-def wants_coroutine(pipeline: Any, component: Any) -> bool:
+def wants_coroutine(pipeline: Any, component: str) -> bool:
     """Whether a component refuses a callback that is no coroutine function: those of 2.x do that run on the loop."""
     if hasattr(haystack.Pipeline, "run_async_generator"):  # components of 3.x take either
         return False
-    return runs_on_loop(pipeline) and bool(getattr(component, "__haystack_supports_async__", False))
+    instance = components_of(pipeline).get(component)
+    return runs_on_loop(pipeline) and bool(getattr(instance, "__haystack_supports_async__", False))
 
 
 async def warm_up(components: Mapping[str, Any], in_thread: Callable[[Callable[[], Any]], Any]) -> None:
@@ -186,7 +190,7 @@ async def _of_async_generator(pipeline: Any, data: dict[str, Any]) -> Partials:
                 for component, values in partial.items():  # at the end come only those that no other component took
                     outputs[component] = {**outputs.get(component, {}), **values}
                 yield {component: outputs[component] for component in partial}
-        except Exception as error:
+        except Exception as error:  # whatever a component raises, which nobody has wrapped
             raise ComponentFailed from error
 
 
@@ -197,7 +201,7 @@ async def _at_the_end(pipeline: Any, data: dict[str, Any], include_outputs_from:
     wanted = _if_taken(run, include_outputs_from=include_outputs_from)
     try:
         outputs = await (run(data, **wanted) if is_async else asyncio.to_thread(run, data, **wanted))
-    except Exception as error:
+    except Exception as error:  # as above
         raise ComponentFailed from error
     for _ in range(2):
         yield outputs
@@ -205,14 +209,14 @@ async def _at_the_end(pipeline: Any, data: dict[str, Any], include_outputs_from:
 
 def _if_taken(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
     """Return the arguments that a function takes: an object of an owner's own may have fewer than Haystack's."""
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(getattr(function, "__func__", function))
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return {name: value for name, value in arguments.items() if takes_all or name in parameters}
 
 
-def _only_blocks(pipeline: Any) -> bool:
-    is_async = any(hasattr(pipeline, method) for method in ("run_async_generator", "run_async"))
-    return not (is_async or inspect.isasyncgenfunction(pipeline.run))
+@lru_cache(maxsize=64)  # every run asks
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _with_own_graph(pipeline: Any) -> Any:

@@ -69,7 +69,7 @@ class Loader:
             source = await self._within_limit(self._threads.run(read_source, file))
             try:
                 pipeline, needs_api_key = await self._within_limit(self._first_build(source))
-            except BaseException:
+            except BaseException:  # a cancellation included: nobody else knows the source yet
                 source.forget()
                 raise
         shared = self._shared(pipeline, source.forget)
@@ -97,10 +97,10 @@ class Loader:
                 pipeline = await self._build(source, Secret.from_token(api_key), self._threads.run_for_key)
                 try:
                     await self._warm(pipeline)
-                except BaseException:  # whatever it is
+                except BaseException:  # a cancellation included: what is warm already is to be closed
                     self._shared(pipeline).retire()
                     raise
-        except Exception as error:
+        except Exception as error:  # whatever the owner's code raises, with the key perhaps in its words
             raise PipelineBuildFailed from error
         return pipeline
 
@@ -110,7 +110,7 @@ class Loader:
             return await self._build(source, None, self._threads.run), False
         try:
             pipeline = await self._build(source, None, self._threads.run)
-        except Exception:
+        except Exception:  # whatever the owner's code raises
             # Components of Haystack 2 want their key when they are made. Where only that was amiss, this one is made.
             with suppress(Exception):  # the first failure is the story
                 return await self._build(source, Secret.from_token(PLACEHOLDER), self._threads.run), True

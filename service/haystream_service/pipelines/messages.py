@@ -104,7 +104,7 @@ def _from_user(message: Message) -> ChatMessage:
 
 def _image(image: Image) -> Any:
     encoded = base64.b64encode(image.data).decode()
-    # What it is has been looked at already.
+    # `requests` and `images` have seen to its media type; looking again would decode it once more.
     return haystack.dataclasses.ImageContent(encoded, mime_type=image.mime_type, validation=False)
 
 

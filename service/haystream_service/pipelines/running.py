@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystream_service.pipelines.callbacks import as_coroutine_function, callback_for
 from haystream_service.pipelines.documents import document_events
-from haystream_service.pipelines.generation import components_of, partial_outputs, wants_coroutine
+from haystream_service.pipelines.generation import partial_outputs, wants_coroutine
 from haystream_service.pipelines.inputs import data_for
 from haystream_service.pipelines.outputs import finished, usages
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK, TIMEOUT
@@ -74,7 +74,7 @@ async def run_pipeline(pipeline: Any, call: PreparedCall, sink: Sink, seconds: f
     data = {component: dict(values) for component, values in call.data.items()}
     for component in call.streaming_components:
         callback = callback_for(component, sink)
-        if wants_coroutine(pipeline, components_of(pipeline).get(component)):
+        if wants_coroutine(pipeline, component):
             callback = as_coroutine_function(callback)
         data.setdefault(component, {})[STREAMING_CALLBACK] = callback
     for component, own_seconds in call.timed_components.items():

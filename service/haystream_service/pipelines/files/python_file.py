@@ -74,7 +74,7 @@ def read_python(name: str, path: Path) -> PythonSource:
     try:
         with _surviving_exits(), _naming_what_is_missing(module_name), _naming_its_line(path):
             return _source(name, module_name, list(_imported(module_name, path)))
-    except BaseException:  # whatever it is
+    except BaseException:  # a file's own code raises anything, and its modules are in nobody's hands yet
         _forget(module_name)
         raise
 
