@@ -38,8 +38,9 @@ FAKES = Path(__file__).parent / "pipelines"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
-# The poller of grpc.aio and Starlette's pool live as long as the process.
-PROCESS_THREADS = ("_poll_wrapper", "AnyIO worker thread")
+# The poller of grpc.aio and Starlette's pool live as long as the process. "Dummy" is what Python calls a thread that it
+# did not start, such as those of gRPC's C core, once that has run Python: it stays listed, and cannot be joined.
+PROCESS_THREADS = ("_poll_wrapper", "AnyIO worker thread", "Dummy-")
 SETTLE_SECONDS = 5  # what a thread without work, or a call that was cancelled, takes to end, and much more
 
 
