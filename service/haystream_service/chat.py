@@ -86,6 +86,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             if request.after_seq > run.log.last_seq:
                 cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
                 raise InvalidRequest(Violation("after_seq", cure))
+            if run.ending is None:  # it may say nothing for a while, and its reader is to know that it is there
+                await context.send_initial_metadata(_metadata({"run_id": run.record.id}))
             reader = StreamReader(context, chat_pb2.ResumeResponse)
             await self._stream(run, reader, leads=False, after_seq=request.after_seq)
 
@@ -163,7 +165,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         status = status_of_ending(ending)
         trailers = {"run_id": run.record.id, "last_seq": str(writer.delivered_seq)}
         if status is None:
-            context.set_trailing_metadata(_trailing_metadata(trailers))
+            context.set_trailing_metadata(_metadata(trailers))
             return
         if status is DEFECT:
             trailers["request_id"] = _request_id(context)
@@ -211,11 +213,11 @@ def _is_to_be_repeated(ending: Ending | None) -> bool:
 
 
 async def _abort(context: Context, status: Status, metadata: dict[str, str]) -> NoReturn:
-    trailers = (*_trailing_metadata(metadata), *status.trailers(metadata))
+    trailers = (*_metadata(metadata), *status.trailers(metadata))
     await context.abort(status.code, status.message, trailers)
 
 
-def _trailing_metadata(metadata: dict[str, str]) -> tuple[tuple[str, str | bytes], ...]:
+def _metadata(metadata: dict[str, str]) -> tuple[tuple[str, str | bytes], ...]:
     names = {"run_id": "x-run-id", "last_seq": "x-last-seq"}
     return tuple((names[name], value) for name, value in metadata.items() if name in names)
 

@@ -75,7 +75,8 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Resume streams a run from after a sequence number: first what was missed, then what comes.
+        """Resume streams a run from after a sequence number: first what was missed, then what comes. The initial metadata of
+        a run that goes on come at once, with `x-run-id`, also where it has nothing to say yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

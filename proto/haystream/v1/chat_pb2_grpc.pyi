@@ -27,7 +27,9 @@ class ChatServiceStub:
     who leaves stops the run, and the model with it.
     """
     Resume: _aio.UnaryStreamMultiCallable[_chat_pb2.ResumeRequest, _chat_pb2.ResumeResponse]
-    """Resume streams a run from after a sequence number: first what was missed, then what comes."""
+    """Resume streams a run from after a sequence number: first what was missed, then what comes. The initial metadata of
+    a run that goes on come at once, with `x-run-id`, also where it has nothing to say yet.
+    """
     Cancel: _aio.UnaryUnaryMultiCallable[_chat_pb2.CancelRequest, _chat_pb2.CancelResponse]
     """Cancel stops a run. Cancelling a run that has ended already changes nothing and succeeds."""
     ListPipelines: _aio.UnaryUnaryMultiCallable[_chat_pb2.ListPipelinesRequest, _chat_pb2.ListPipelinesResponse]
@@ -54,7 +56,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ResumeRequest,
         context: _aio.ServicerContext[_chat_pb2.ResumeRequest, _abc.AsyncIterator[_chat_pb2.ResumeResponse]],
     ) -> _abc.AsyncIterator[_chat_pb2.ResumeResponse]:
-        """Resume streams a run from after a sequence number: first what was missed, then what comes."""
+        """Resume streams a run from after a sequence number: first what was missed, then what comes. The initial metadata of
+        a run that goes on come at once, with `x-run-id`, also where it has nothing to say yet.
+        """
 
     @_abc_1.abstractmethod
     def Cancel(
