@@ -12,10 +12,12 @@ import httpx_sse
 import pytest
 
 from haystream.v1 import chat_pb2
-from haystream_gateway.frames import event_frame
-from haystream_gateway.streams import Streams
+from haystream_gateway.event_stream import Dialect, EventStream
+from haystream_gateway.frames import error_frame, event_frame, event_frames
+from haystream_gateway.streams import LEFT, Streams
 from haystream_service.run.ending import Disconnected
 from tests.conftest import SHIPPED, Browser, Served, browsed, served
+from tests.frames import frames_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,18 +42,6 @@ async def echo_page(echo: Served) -> AsyncIterator[Browser]:
     """A gateway to the service with the shipped pipeline `echo`."""
     async with browsed(echo.address) as browser:
         yield browser
-
-
-async def frames_of(browser: Browser, **body: Any) -> list[ServerSentEvent]:
-    """Post a chat and read all of its frames."""
-    async with httpx_sse.aconnect_sse(browser.http, "POST", "/chat", json=body) as source:
-        source.response.raise_for_status()
-        return [frame async for frame in source.aiter_sse()]
-
-
-def text_of(frames: list[ServerSentEvent]) -> str:
-    """Join the text of a stream."""
-    return "".join(json.loads(frame.data) for frame in frames if frame.event == "data")
 
 
 async def test_the_local_model_streams_through_the_gateway() -> None:
@@ -112,13 +102,6 @@ async def test_a_bare_event_source_can_ask(echo_page: Browser) -> None:
         frames = [frame async for frame in source.aiter_sse()]
     assert text_of(frames) == "hi there"
     assert frames[-1].event == "end"
-
-
-async def test_an_event_source_that_comes_back_starts_no_second_run(page: Browser, stage: Stage) -> None:
-    """204 tells it to stay away; its run was stopped when it left."""
-    response = await page.http.get("/chat", params={"query": "q"}, headers={"Last-Event-ID": "r:3"})
-    assert (response.status_code, response.content) == (204, b"")
-    assert stage.received == []
 
 
 async def test_a_page_of_another_site_starts_no_run(page: Browser, stage: Stage) -> None:
@@ -183,7 +166,9 @@ async def test_a_browser_that_leaves_stops_the_model(page: Browser, fake: Served
 
 async def test_a_browser_that_leaves_before_the_first_frame_stops_the_model(fake: Served, stage: Stage) -> None:
     """Also where it is gone before the response has begun, and with it the generator of its frames."""
-    streams = Streams()
+    endings: list[str] = []
+    sent: list[bytes] = []
+    streams = Streams(60, endings.append)
 
     async def gone() -> Message:
         return {"type": "http.disconnect"}
@@ -191,18 +176,24 @@ async def test_a_browser_that_leaves_before_the_first_frame_stops_the_model(fake
     async def into_the_void(_: Message) -> None:
         await asyncio.Event().wait()
 
-    response = await streams.response(fake.stub.Chat(chat_pb2.ChatRequest(query="q")))
+    stream = await streams.opened(fake.stub.Chat(chat_pb2.ChatRequest(query="q")))
+    assert stream is not None
+    response = EventStream(stream, Dialect(event_frames, error_frame), sent.append)
     await stage.waiting.wait()
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, into_the_void)
     async with asyncio.timeout(5):
         await stage.cancelled.wait()
     assert len(streams) == 0
+    assert endings == [LEFT]
 
 
 async def test_a_browser_that_leaves_while_a_send_is_blocked_frees_everything(stage: Stage) -> None:
     """A reader that took nothing and goes leaves no run and no stream behind."""
     stage.chunks, stage.text = 50_000, "x" * 1000
-    async with served(default_pipeline="fake") as running, browsed(running.address) as browser:
+    async with (
+        served(default_pipeline="fake") as running,
+        browsed(running.address, gateway_reconnect_seconds=0) as browser,
+    ):
         reader, writer = await asyncio.open_connection("127.0.0.1", browser.gateway.port)
         writer.write(b"GET /chat?query=q HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"event: data")
@@ -220,7 +211,7 @@ async def test_a_failure_in_the_middle_is_the_last_frame(page: Browser, stage: S
     frames = await frames_of(page, query="q", run_id="r-2")
     assert text_of(frames) == "word word "
     assert frames[-1].event == "error"
-    assert frames[-1].id == "r-2:3"
+    assert frames[-1].id == "r-2:4"  # a number of its own, so that who comes back with it has all
     assert json.loads(frames[-1].data) == {
         "code": "DEADLINE_EXCEEDED",
         "reason": "PROVIDER_TIMEOUT",
@@ -331,7 +322,7 @@ async def test_pipelines_are_listed_and_described(page: Browser) -> None:
         (b'{"query": ""}', 422, "query"),
         (b'{"query": 3}', 422, "query"),
         (b'{"query": "q", "messages": []}', 422, "query"),
-        (b'{"messages": []}', 422, "conversation.messages"),
+        (b'{"messages": []}', 422, "messages"),
         (b'{"messages": [{"role": "robot", "content": "x"}]}', 422, "messages.0.role"),
         (b'{"query": "q", "questions": 1}', 422, "questions"),
         (b'{"query": "q", "inputs": {"nobody": {}}}', 422, "inputs.nobody"),

@@ -10,12 +10,26 @@ from haystream.v1 import chat_pb2
 from haystream_gateway.sse import KEEP_ALIVE, frame
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable
+
     from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
 
     from haystream_gateway.problems import Problem
 
 _REASON_PREFIX = "FINISH_REASON_"
+
+
+async def event_frames(
+    run_id: str, events: AsyncIterable[chat_pb2.Event], *, label_components: bool = False
+) -> AsyncGenerator[bytes, None]:
+    """Yield events as frames. To label components a frame says whose text follows, each time that this changes."""
+    speaker: tuple[str, int] | None = None
+    async for event in events:
+        if label_components and event.HasField("text") and (event.text.component, event.text.index) != speaker:
+            speaker = event.text.component, event.text.index
+            yield frame("component", {"component": event.text.component, "index": event.text.index})
+        yield event_frame(run_id, event)
 
 
 def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:  # noqa: PLR0911 - one return per kind
@@ -41,8 +55,7 @@ def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:  # noqa: PLR0911 -
 
 def error_frame(problem: Problem) -> bytes:
     """Return the frame that ends a stream which failed."""
-    event_id = f"{problem.run_id}:{problem.last_seq}" if problem.run_id else ""
-    return frame("error", problem.frame_data(), event_id)
+    return frame("error", problem.frame_data(), problem.event_id)
 
 
 def _end(finished: chat_pb2.Finished) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+MEDIA_TYPE = "application/problem+json"
 DOMAIN = "haystream"
 DETAILS_KEY = "grpc-status-details-bin"
 
@@ -34,13 +35,11 @@ _HTTP_STATUS = {
     Code.DEADLINE_EXCEEDED: 504,
 }
 
-# A status without Haystream's details comes from gRPC itself, and its words may hold addresses.
-_FOREIGN = {
-    Code.UNAVAILABLE: ("SERVICE_UNREACHABLE", "the Haystream service behind this gateway cannot be reached"),
-    Code.RESOURCE_EXHAUSTED: ("MESSAGE_TOO_LARGE", "the request is larger than the service takes"),
-    Code.DEADLINE_EXCEEDED: ("SERVICE_SILENT", "the Haystream service behind this gateway did not answer in time"),
-}
-_UNKNOWN = ("INTERNAL", "something failed behind this gateway")
+# After these the run may still be there, and more of it to be read. All other errors are a run's last word.
+_RUN_MAY_GO_ON = frozenset({"DRAINING", "SERVICE_SILENT", "SERVICE_UNREACHABLE", "SLOW_READER"})
+
+# The contract's field for what HTTP clients send as `messages`.
+_CONVERSATION = "conversation."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +53,35 @@ class Problem:
     errors: Sequence[Mapping[str, str]] = ()
     run_id: str = ""
     last_seq: int = 0
-    http_status: int = 0
+    own_http_status: int = 0
+
+    @property
+    def http_status(self) -> int:
+        """The status of an HTTP answer that says so."""
+        return self.own_http_status or _HTTP_STATUS.get(self.code, 500)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of an HTTP answer that says so."""
+        return {} if self.retry_seconds is None else {"Retry-After": str(max(1, round(self.retry_seconds)))}
+
+    @property
+    def event_id(self) -> str:
+        """The id of a frame that says so; empty where there is no run.
+
+        A run's last word has a number of its own, the one after its last event: whoever comes back with it has all.
+        What only ends this stream has the number of the event before: whoever comes back with it gets the rest.
+        """
+        if not self.run_id:
+            return ""
+        return f"{self.run_id}:{self.last_seq if self.reason in _RUN_MAY_GO_ON else self.last_seq + 1}"
 
     def response(self) -> JSONResponse:
         """Return the problem as an answer of its own."""
-        status = self.http_status or _HTTP_STATUS.get(self.code, 500)
         document: dict[str, Any] = {
             "type": "about:blank",
             "title": self.reason.replace("_", " ").capitalize(),
-            "status": status,
+            "status": self.http_status,
             "detail": self.message,
             "code": self.code.name,
             "reason": self.reason,
@@ -70,8 +89,7 @@ class Problem:
         }
         if self.errors:
             document["errors"] = list(self.errors)
-        headers = {} if self.retry_seconds is None else {"Retry-After": str(max(1, round(self.retry_seconds)))}
-        return JSONResponse(document, status, headers, media_type="application/problem+json")
+        return JSONResponse(document, self.http_status, self.headers, media_type=MEDIA_TYPE)
 
     def frame_data(self) -> dict[str, Any]:
         """Return the problem as the data of an `error` frame."""
@@ -85,8 +103,33 @@ class Problem:
         }
 
 
+# A status without Haystream's details comes from gRPC itself, and its words may hold addresses.
+SERVICE_SILENT = Problem(
+    Code.DEADLINE_EXCEEDED,
+    "SERVICE_SILENT",
+    "the Haystream service behind this gateway did not answer in time",
+    retry_seconds=1.0,
+)
+_FOREIGN = {
+    Code.UNAVAILABLE: Problem(
+        Code.UNAVAILABLE,
+        "SERVICE_UNREACHABLE",
+        "the Haystream service behind this gateway cannot be reached",
+        retry_seconds=1.0,
+    ),
+    Code.RESOURCE_EXHAUSTED: Problem(
+        Code.RESOURCE_EXHAUSTED,
+        "MESSAGE_TOO_LARGE",
+        "the request is larger than the service takes",
+        own_http_status=413,
+    ),
+    Code.DEADLINE_EXCEEDED: SERVICE_SILENT,
+}
+DEFECT = Problem(Code.INTERNAL, "INTERNAL", "the gateway has a defect here; its log has the details")
+
+
 class Rejection(Exception):
-    """Ends a request with a problem of the gateway's own."""
+    """Ends a request, or a stream that has begun, with a problem."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -105,7 +148,8 @@ def problem_of(error: grpc.aio.AioRpcError) -> Problem:
     details = list(_details(error))
     info = next((item for item in details if isinstance(item, error_details_pb2.ErrorInfo)), None)
     if info is None or info.domain != DOMAIN:
-        return _foreign_problem(error.code())
+        unknown = Problem(error.code(), "INTERNAL", "something failed behind this gateway")
+        return _FOREIGN.get(error.code(), unknown)
     bad_request = next((item for item in details if isinstance(item, error_details_pb2.BadRequest)), None)
     retry = next((item for item in details if isinstance(item, error_details_pb2.RetryInfo)), None)
     last_seq = info.metadata.get("last_seq", "")
@@ -115,17 +159,12 @@ def problem_of(error: grpc.aio.AioRpcError) -> Problem:
         message=error.details() or "",
         retry_seconds=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
         errors=[
-            {"field": violation.field, "message": violation.description}
+            {"field": violation.field.removeprefix(_CONVERSATION), "message": violation.description}
             for violation in (bad_request.field_violations if bad_request is not None else ())
         ],
         run_id=info.metadata.get("run_id", ""),
         last_seq=int(last_seq) if last_seq.isdecimal() else 0,
     )
-
-
-def _foreign_problem(code: grpc.StatusCode) -> Problem:
-    reason, message = _FOREIGN.get(code, _UNKNOWN)
-    return Problem(code, reason, message, retry_seconds=1.0 if code is Code.UNAVAILABLE else None)
 
 
 def _details(error: grpc.aio.AioRpcError) -> Iterator[Any]:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+import re
+from typing import Annotated, Any, Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from haystream.v1 import chat_pb2
-from haystream_gateway.problems import Code, Problem, Rejection, invalid
+from haystream_gateway.messages import MAX_MESSAGES, Message, conversation_of, fill
+from haystream_gateway.problems import invalid
 
-if TYPE_CHECKING:
-    from google.protobuf.struct_pb2 import Struct
-    from starlette.requests import Request
+MAX_GRACE_SECONDS = 86_400
+MAX_SEQ = 2**63 - 1
 
-# What the service takes in one message, and a little for JSON's quotes.
-MAX_BODY_BYTES = 5 * 1024 * 1024
-
-MAX_DEPTH = 20  # each level takes up to three of the hundred that protobuf reads
-
-_ROLES = {
-    "system": chat_pb2.ROLE_SYSTEM,
-    "user": chat_pb2.ROLE_USER,
-    "assistant": chat_pb2.ROLE_ASSISTANT,
-}
 _ON_DISCONNECT = {"cancel": chat_pb2.ON_DISCONNECT_CANCEL, "continue": chat_pb2.ON_DISCONNECT_CONTINUE}
+_EVENT_ID = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9]{1,19})")
 
 
-class Message(BaseModel):
-    """One turn of a chat."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str
+LabelComponents: TypeAlias = Annotated[
+    bool, Field(description="Send a `component` frame before text whenever another component speaks.")
+]
 
 
 class ChatBody(BaseModel):
@@ -41,19 +29,34 @@ class ChatBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    query: str | None = None
-    messages: Annotated[list[Message], Field(max_length=10_000)] | None = None
-    pipeline: str = ""
-    api_key: SecretStr | None = None
-    inputs: dict[str, dict[str, Any]] = {}
-    generation_kwargs: dict[str, Any] = {}
-    streaming_components: list[str] = []
-    run_id: str = ""
-    on_disconnect: Literal["cancel", "continue"] = "cancel"
-    disconnect_grace_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    query: Annotated[str | None, Field(description="A single question.", examples=["Why is the sky blue?"])] = None
+    messages: Annotated[
+        list[Message] | None, Field(max_length=MAX_MESSAGES, description="A chat so far, the newest message last.")
+    ] = None
+    pipeline: Annotated[str, Field(description="Empty: the default one.")] = ""
+    api_key: Annotated[SecretStr | None, Field(description="The model provider's key, for this run alone.")] = None
+    inputs: Annotated[
+        dict[str, dict[str, Any]],
+        Field(description="Further inputs: component, socket, value.", examples=[{"retriever": {"top_k": 3}}]),
+    ] = {}
+    generation_kwargs: Annotated[
+        dict[str, Any], Field(description="For every streaming generator.", examples=[{"temperature": 0.2}])
+    ] = {}
+    streaming_components: Annotated[list[str], Field(description="Empty: all that can stream.")] = []
+    run_id: Annotated[str, Field(description="An id of your own. The same again attaches, with the same question.")] = (
+        ""
+    )
+    on_disconnect: Annotated[
+        Literal["cancel", "continue"], Field(description="What becomes of the run when its reader leaves.")
+    ] = "cancel"
+    disconnect_grace_seconds: Annotated[
+        float | None,
+        Field(ge=0, le=MAX_GRACE_SECONDS, description="How long a run that continues waits for a reader."),
+    ] = None
+    label_components: LabelComponents = False
 
     def message(self) -> chat_pb2.ChatRequest:
-        """Return the contract's request. Raises Rejection where there is not exactly one input."""
+        """Return the contract's request. Raises Rejection where there is not exactly one input, or one is wrong."""
         if (self.query is None) == (self.messages is None):
             raise invalid(("query", "set either `query` or `messages`"))
         request = chat_pb2.ChatRequest(
@@ -63,75 +66,57 @@ class ChatBody(BaseModel):
             run_id=self.run_id,
             on_disconnect=_ON_DISCONNECT[self.on_disconnect],
         )
-        if self.query is not None:
-            request.query = self.query
-        for message in self.messages or ():
-            request.conversation.messages.append(
-                chat_pb2.ChatMessage(role=_ROLES[message.role], parts=[chat_pb2.ContentPart(text=message.content)])
-            )
-        if self.messages is not None:
-            request.conversation.SetInParent()
-        _fill(request.inputs, "inputs", self.inputs)
-        _fill(request.generation_kwargs, "generation_kwargs", self.generation_kwargs)
+        if self.messages is None:
+            request.query = self.query or ""
+        else:
+            request.conversation.CopyFrom(conversation_of(self.messages))
+        fill(request.inputs, "inputs", self.inputs)
+        fill(request.generation_kwargs, "generation_kwargs", self.generation_kwargs)
         if self.disconnect_grace_seconds is not None:
-            grace = Duration()
-            grace.FromMilliseconds(round(self.disconnect_grace_seconds * 1000))
-            request.disconnect_grace.CopyFrom(grace)
+            request.disconnect_grace.CopyFrom(duration(self.disconnect_grace_seconds))
         return request
 
 
-def _fill(struct: Struct, field: str, values: dict[str, Any]) -> None:
-    """Fill a Struct. Raises Rejection for what its numbers cannot hold, or its messages cannot nest."""
-    try:
-        if _depth(values) > MAX_DEPTH:
-            raise invalid((field, f"expected at most {MAX_DEPTH} levels of objects and lists"))
-        struct.update(values)
-    except OverflowError:
-        raise invalid((field, "expected numbers that a double can hold")) from None
+class ChatQuery(BaseModel):
+    """What `GET /chat` takes: as much as an EventSource can say."""
 
+    model_config = ConfigDict(frozen=True)
 
-def _depth(value: Any) -> int:
-    match value:
-        case dict():
-            return 1 + max(map(_depth, cast("dict[str, Any]", value).values()), default=0)
-        case list():
-            return 1 + max(map(_depth, cast("list[Any]", value)), default=0)
-        case _:
-            return 0
+    query: Annotated[str, Field(min_length=1, description="The question.", examples=["Why is the sky blue?"])]
+    pipeline: Annotated[str, Field(description="Empty: the default one.", examples=["echo"])] = ""
+    run_id: Annotated[str, Field(description="An id of your own for the run.", examples=["sky-1"])] = ""
+    label_components: LabelComponents = False
 
-
-async def chat_body(request: Request) -> ChatBody:
-    """Read the body of `POST /chat`. Raises Rejection for one that is too large, not JSON, not UTF-8, or wrong."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        # A page of another site can post a form, or plain text, without asking; JSON it cannot.
-        raise Rejection(
-            Problem(
-                Code.INVALID_ARGUMENT,
-                "UNSUPPORTED_MEDIA_TYPE",
-                "Content-Type: expected application/json",
-                http_status=415,
-            )
+    def message(self, grace_seconds: float) -> chat_pb2.ChatRequest:
+        """Return the contract's request: the run waits that long for a reader who was cut off."""
+        return chat_pb2.ChatRequest(
+            query=self.query,
+            pipeline=self.pipeline,
+            run_id=self.run_id,
+            on_disconnect=chat_pb2.ON_DISCONNECT_CONTINUE,
+            disconnect_grace=duration(grace_seconds),
         )
-    try:
-        return ChatBody.model_validate_json(await _bounded_body(request))
-    except ValidationError as error:
-        raise invalid(*map(_complaint, error.errors(include_url=False, include_context=False))) from None
 
 
-async def _bounded_body(request: Request) -> bytes:
-    # FastAPI has a limit of its own, which answers in plain text.
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            cure = f"expected at most {MAX_BODY_BYTES} bytes"
-            errors = [{"field": "body", "message": cure}]
-            raise Rejection(
-                Problem(Code.INVALID_ARGUMENT, "BODY_TOO_LARGE", f"body: {cure}", errors=errors, http_status=413)
-            )
-    return bytes(body)
+class EventsQuery(BaseModel):
+    """What `GET /runs/{run_id}/events` takes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    after: Annotated[int, Field(ge=0, le=MAX_SEQ, description="The `seq` after which to begin.", examples=[3])] = 0
+    label_components: LabelComponents = False
 
 
-def _complaint(error: Any) -> tuple[str, str]:
-    return ".".join(str(part) for part in error["loc"]) or "body", error["msg"]
+def duration(seconds: float) -> Duration:
+    """Return seconds as the contract has them, to the millisecond."""
+    value = Duration()
+    value.FromMilliseconds(round(seconds * 1000))
+    return value
+
+
+def place_of(event_id: str) -> tuple[str, int]:
+    """Return the run and the sequence number that a frame's id holds. Raises Rejection for one that no frame had."""
+    match = _EVENT_ID.fullmatch(event_id)
+    if match is None:
+        raise invalid(("Last-Event-ID", "expected the id of a frame: <run_id>:<seq>"))
+    return match[1], int(match[2])

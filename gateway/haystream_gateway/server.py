@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from haystream_gateway.app import gateway_app
-from haystream_gateway.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
     from haystream_gateway.settings import Settings
+    from haystream_gateway.streams import Streams
 
 # After the last frame a connection may still have bytes to send; longer than this nobody waits for them.
 GOODBYE_SECONDS = 2
@@ -53,15 +53,17 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncGenerator[Gateway]:
     """Serve until the block is left, then end all streams. Raises AddressInUse."""
-    listener = _bind(settings.gateway_listen)
-    streams = Streams()
+    listener = _bind(settings.gateway_listen, settings.slow_reader_seconds)
+    app, streams = gateway_app(settings)
     server = _Server(
         uvicorn.Config(
-            gateway_app(settings.target, streams),
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
             ws="none",
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=GOODBYE_SECONDS,
         )
     )
@@ -75,7 +77,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Gateway]:
         await task
 
 
-def _bind(address: str) -> socket.socket:
+def _bind(address: str, slow_reader_seconds: float) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -83,7 +85,10 @@ def _bind(address: str) -> socket.socket:
         listener = socket.create_server((host, int(port)), family=family, backlog=2048)
     except OSError:
         raise AddressInUse(f"HAYSTREAM_GATEWAY_LISTEN: {address} is taken or cannot be bound") from None
-    # Every connection inherits it. The event loop sets it on sockets that name TCP as their protocol, which this one
+    # Every connection inherits what follows. A reader who takes nothing for so long is cut off by the kernel, and its
+    # stream freed; whatever it was to be told could not reach it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(slow_reader_seconds * 1000))
+    # The event loop sets it on sockets that name TCP as their protocol, which this one
     # does not; without it the kernel keeps a small frame back for up to 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, PositiveFloat, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 
 
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - TCP's highest port
         raise ValueError("expected HOST:PORT, such as 127.0.0.1:8000")
+    return value
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def _origins(value: str) -> str:
+    for origin in _listed(value):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError("expected origins such as https://example.org, without a path, or *")
+    return value
+
+
+def _networks(value: str) -> str:
+    for network in _listed(value):
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError("expected addresses or networks such as 10.0.0.0/8") from None
     return value
 
 
@@ -35,7 +59,33 @@ class Settings(BaseSettings):
         default="127.0.0.1:8000", description="address to serve HTTP on; port 0 takes a free one"
     )
     target: str = Field(default="127.0.0.1:50051", min_length=1, description="gRPC address of the service")
+    gateway_cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        default="", description="origins, comma-separated, whose pages may call; * for all, unset for none but its own"
+    )
+    gateway_trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="", description="addresses or networks, comma-separated, whose X-Forwarded-For and -Proto count"
+    )
+    gateway_reconnect_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=10, description="time that a run of GET /chat waits for its reader to come back"
+    )
+    gateway_silence_seconds: PositiveFloat = Field(
+        default=90, description="longest that the service may say nothing, its heartbeats included"
+    )
+    gateway_bearer_is_api_key: bool = Field(
+        default=False, description="take the bearer token of /v1 for the model provider's key, not for who calls"
+    )
+    slow_reader_seconds: PositiveFloat = Field(default=60, description="longest that a reader may take nothing")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]:
+        """The origins whose pages may call."""
+        return _listed(self.gateway_cors_origins)
+
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]:
+        """The addresses and networks whose forwarded headers count."""
+        return _listed(self.gateway_trusted_proxies)
 
 
 def complaint_about(error: ValidationError) -> str:

@@ -1,124 +1,225 @@
-"""Open streams: each reads one call of the service and ends with exactly one last frame."""
+"""Open streams: each reads one call of the service, and is closed with it."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
-from fastapi.responses import StreamingResponse
 
 from haystream.v1 import chat_pb2
-from haystream_gateway import sse
-from haystream_gateway.frames import error_frame, event_frame
-from haystream_gateway.problems import Problem, Rejection, problem_of
+from haystream_gateway.problems import SERVICE_SILENT, Code, Problem, Rejection, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from haystream_gateway.upstream import EventCall
 
-ChatCall: TypeAlias = grpc.aio.UnaryStreamCall[chat_pb2.ChatRequest, chat_pb2.ChatResponse]
+DRAINING = Problem(Code.UNAVAILABLE, "DRAINING", "the gateway is shutting down", retry_seconds=1.0)
+BROKEN_OFF = Problem(Code.INTERNAL, "INTERNAL", "the service ended the stream without an ending")
 
-DRAINING = Problem(grpc.StatusCode.UNAVAILABLE, "DRAINING", "the gateway is shutting down", retry_seconds=1.0)
-BROKEN_OFF = Problem(grpc.StatusCode.INTERNAL, "INTERNAL", "the service ended the stream without an ending")
+# The service names the run in the initial metadata of a stream that may have nothing to say for a while.
+TAKEN = "x-run-id"
+LEFT = "LEFT"
+NOTHING_MORE = "NOTHING_MORE"
 
 
 class Streams:
-    """All open streams of the gateway, so that they can be ended together."""
+    """All open streams of the gateway, so that they can be ended together.
 
-    def __init__(self) -> None:
-        self._calls: set[ChatCall] = set()
-        self._draining = False
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def drain(self) -> None:
-        """End every stream with a frame that says when to come back, and begin no new one."""
-        self._draining = True
-        for call in self._calls:
-            call.cancel()
-
-    async def response(self, call: ChatCall, run_id: str = "") -> EventStream:
-        """Wait for a call's first event and return the stream of all. Raises Rejection where the call was refused.
-
-        The call is cancelled when its stream ends, whichever way: the service stops the run then. `run_id` is the
-        caller's own, where there is one: a call that attaches to a run may not begin with `started`.
-        """
-        if self._draining:
-            call.cancel()
-            raise Rejection(DRAINING)
-        self._calls.add(call)
-        try:
-            first = await self._first(call)
-        except BaseException:  # a cancellation included: nobody else knows the call
-            self._release(call)
-            raise
-        return EventStream(self._frames(call, first, first.started.run_id or run_id), close=lambda: self._release(call))
-
-    async def _first(self, call: ChatCall) -> chat_pb2.Event:
-        try:
-            response = await call.read()
-        except grpc.aio.AioRpcError as error:
-            raise Rejection(problem_of(error)) from None
-        except asyncio.CancelledError:
-            if _is_cancelled_itself():
-                raise
-            raise Rejection(DRAINING) from None
-        if not isinstance(response, chat_pb2.ChatResponse):
-            raise Rejection(BROKEN_OFF)
-        return response.event
-
-    async def _frames(self, call: ChatCall, event: chat_pb2.Event, run_id: str) -> AsyncGenerator[bytes, None]:
-        last_seq = event.seq
-        try:
-            while True:
-                yield event_frame(run_id, event)
-                last_seq = event.seq
-                if event.HasField("finished"):
-                    return
-                response = await call.read()
-                if not isinstance(response, chat_pb2.ChatResponse):
-                    yield error_frame(replace(BROKEN_OFF, run_id=run_id, last_seq=last_seq))
-                    return
-                event = response.event
-        except grpc.aio.AioRpcError as error:
-            yield error_frame(replace(problem_of(error), run_id=run_id, last_seq=last_seq))
-        except asyncio.CancelledError:
-            if _is_cancelled_itself():
-                raise
-            yield error_frame(replace(DRAINING, run_id=run_id, last_seq=last_seq))
-
-    def _release(self, call: ChatCall) -> None:
-        self._calls.discard(call)
-        call.cancel()
-
-
-class EventStream(StreamingResponse):
-    """A stream of frames that closes its source with itself.
-
-    Also when its reader left before the first frame, so that the generator never began, or while a send was blocked.
+    `on_ended` is told how each ended: by its finish reason, its error's reason, or as LEFT by its reader.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
-        super().__init__(frames, headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
-        self._frames = frames
-        self._close = close
+    def __init__(self, silence_seconds: float, on_ended: Callable[[str], None]) -> None:
+        self._silence_seconds = silence_seconds
+        self._on_ended = on_ended
+        self._open: set[RunStream] = set()
+        self._is_draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all frames."""
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no new stream is begun any more."""
+        return self._is_draining
+
+    def drain(self) -> None:
+        """End every stream with a problem that says when to come back, and begin no new one."""
+        self._is_draining = True
+        for stream in self._open:
+            stream.end(DRAINING)
+
+    async def opened(self, call: EventCall, run_id: str = "", after_seq: int = 0) -> RunStream | None:
+        """Return the stream of a call once the service has taken it; None where there is nothing more to read.
+
+        Raises Rejection where the service refuses. `run_id` and `after_seq` are what a caller knows who comes back.
+        """
+        if self._is_draining:
+            call.cancel()
+            raise Rejection(DRAINING)
+        stream = RunStream(call, run_id, after_seq, self._silence_seconds, on_closed=self._forget)
+        self._open.add(stream)
         try:
-            async with aclosing(self._frames):
-                await super().__call__(scope, receive, send)
+            has_more = await stream.begin()
+        except BaseException:  # a cancellation included: nobody else knows the stream
+            stream.close()
+            raise
+        if has_more:
+            return stream
+        stream.close()
+        return None
+
+    def _forget(self, stream: RunStream) -> None:
+        self._open.discard(stream)
+        self._on_ended(stream.ending)
+
+
+class RunStream:
+    """The events of one call, which is cancelled when the stream is closed: the service learns that its reader left.
+
+    `ending` is how it has ended, as a word; `last_seq` the number of the newest event that was read; `is_silent` tells
+    that the service has taken the call, and had nothing to say yet.
+    """
+
+    def __init__(
+        self,
+        call: EventCall,
+        run_id: str,
+        last_seq: int,
+        silence_seconds: float,
+        on_closed: Callable[[RunStream], None],
+    ) -> None:
+        self.run_id = run_id
+        self.last_seq = last_seq
+        self.is_silent = False
+        self.ending = LEFT
+        self._call = call
+        self._on_closed = on_closed
+        self._first: chat_pb2.Event | None = None
+        self._failure: Rejection | None = None
+        self._why_ended: Problem | None = None
+        self._is_closed = False
+        self._silence = Silence(silence_seconds, lambda: self.end(SERVICE_SILENT))
+
+    async def begin(self) -> bool:
+        """Wait until the service has taken the call; return whether there is, or will be, anything to read.
+
+        Raises Rejection where the service refuses.
+        """
+        self._silence.begins()
+        try:
+            metadata = await self._call.initial_metadata()
+            self.is_silent = TAKEN in metadata
+            if not self.is_silent:
+                self._first = await self._read()
+        except asyncio.CancelledError:
+            self._raise_why_ended()
+            raise
+        except Rejection as rejection:
+            if not rejection.problem.run_id:
+                raise
+            self._failure = rejection  # no refusal, but how the run has ended
+            return True
+        if self._first is not None:
+            self.run_id = self._first.started.run_id or self.run_id
+        elif not self.is_silent:
+            self.ending = NOTHING_MORE
+            return False
+        return True
+
+    async def events(self) -> AsyncGenerator[chat_pb2.Event, None]:
+        """Yield all events; `finished` is the last. Raises Rejection where the stream ends in any other way."""
+        try:
+            event = await self._beginning()
+            while True:
+                self.last_seq = event.seq
+                yield event
+                if event.HasField("finished"):
+                    self.ending = chat_pb2.FinishReason.Name(event.finished.reason).removeprefix("FINISH_REASON_")
+                    return
+                event = await self._next()
+        except Rejection as rejection:
+            raise Rejection(replace(rejection.problem, run_id=self.run_id, last_seq=self.last_seq)) from None
+
+    def end(self, why: Problem) -> None:
+        """End the stream for a reason of the gateway's own."""
+        self._why_ended = why
+        self._call.cancel()
+
+    def close(self) -> None:
+        """Cancel the call, which changes nothing where that has ended. May be called twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._silence.stop()
+            self._call.cancel()
+            self._on_closed(self)
+
+    async def _beginning(self) -> chat_pb2.Event:
+        if self._failure is not None:
+            raise self._failure
+        return self._first or await self._next()
+
+    async def _next(self) -> chat_pb2.Event:
+        event = await self._read()
+        if event is None:
+            raise self._rejected(BROKEN_OFF)
+        return event
+
+    async def _read(self) -> chat_pb2.Event | None:
+        """Return the next event, or None at the call's own end. Raises Rejection where it has failed."""
+        self._silence.begins()
+        try:
+            response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise self._rejected(problem_of(error)) from None
+        except asyncio.CancelledError:
+            self._raise_why_ended()
+            raise
         finally:
-            self._close()
+            self._silence.ends()
+        if isinstance(response, chat_pb2.ChatResponse | chat_pb2.ResumeResponse):
+            return response.event
+        return None
+
+    def _raise_why_ended(self) -> None:
+        """Raise a Rejection where the call was cancelled, rather than the task that reads it."""
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            raise self._rejected(self._why_ended or BROKEN_OFF) from None
+
+    def _rejected(self, problem: Problem) -> Rejection:
+        self.ending = problem.reason
+        return Rejection(problem)
 
 
-def _is_cancelled_itself() -> bool:
-    """Whether this task was cancelled, rather than the call that it reads."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+class Silence:
+    """Calls back when a wait takes longer than it may. One timer for all waits, which only moves when it fires."""
+
+    def __init__(self, seconds: float, on_too_long: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._on_too_long = on_too_long
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def begins(self) -> None:
+        """Note that a wait has begun."""
+        self._since = self._loop.time()
+
+    def ends(self) -> None:
+        """Note that the wait is over."""
+        self._since = None
+
+    def stop(self) -> None:
+        """Stop for good."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._since is None else self._since) + self._seconds
+        if due <= now:
+            self._on_too_long()
+        else:
+            self._timer = self._loop.call_at(due, self._look)

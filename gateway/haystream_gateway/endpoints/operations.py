@@ -1,0 +1,39 @@
+"""What those ask who run the gateway: does it live, is it ready, what has it done."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from haystream_gateway.documentation import METRICS, problems
+from haystream_gateway.edge import Here
+from haystream_gateway.metrics import MEDIA_TYPE
+from haystream_gateway.problems import Code, Problem, Rejection
+from haystream_gateway.streams import DRAINING
+
+router = APIRouter(tags=["operations"])
+
+NOT_READY = Problem(
+    Code.UNAVAILABLE, "SERVICE_NOT_READY", "the service is loading its pipelines, or shutting down", retry_seconds=1.0
+)
+
+
+@router.get("/livez")
+async def live() -> dict[str, str]:
+    """Say that the gateway itself runs."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses=problems())
+async def ready(here: Here) -> dict[str, str]:
+    """Say whether a chat would be taken now."""
+    if here.streams.is_draining:
+        raise Rejection(DRAINING)
+    if not await here.upstream.is_ready():
+        raise Rejection(NOT_READY)
+    return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response, responses=METRICS)
+async def metrics(here: Here) -> Response:
+    """Count open streams, frames, bytes, endings and requests, in Prometheus' form."""
+    return Response(here.metrics.exposition(), media_type=MEDIA_TYPE)

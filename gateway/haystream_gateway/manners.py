@@ -1,0 +1,87 @@
+"""What holds for every answer: an id, headers that keep browsers careful, a line in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+
+from haystream_gateway.callers import REQUEST_ID
+from haystream_gateway.problems import DEFECT
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from haystream_gateway.metrics import Metrics
+
+log = logging.getLogger("haystream.gateway")
+
+REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
+
+# What an address sets itself stays. The policy is for answers that are no page.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# Asked every few seconds by machines.
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class Manners:
+    """Wraps the whole gateway, so that what its framework answers by itself has manners, too."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        began = time.monotonic()
+        status = 0
+
+        async def send_politely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_politely)
+        except Exception:
+            log.exception("defect request_id=%s", request_id)
+            if not status:
+                await DEFECT.response()(scope, receive, send_politely)
+        finally:
+            self._note(scope, status, time.monotonic() - began, request_id)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        """Count an answer, and log it without its query, which may be somebody's question."""
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.answered(scope["method"] if route != "other" else "other", route, status)
+        client = scope["client"][0] if scope.get("client") else "-"
+        level = logging.DEBUG if route in _QUIET else logging.INFO
+        words = "answered method=%s path=%r status=%s seconds=%.3f client=%s request_id=%s"
+        log.log(level, words, scope["method"], scope["path"], status, seconds, client, request_id)
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the caller's id of a request where it is fit to be passed on, or else a new one."""
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    return given if REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(16)
