@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -11,15 +12,21 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import grpc.aio
+import httpx
+import httpx_sse
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.run.ending import Disconnected
 from tests.conftest import ROOT, SHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from tests.conftest import Served
+    from tests.fakes import Stage
 
 COMMANDS = ("haystream_service", "haystream_gateway")
 LISTEN = {"haystream_service": "HAYSTREAM_LISTEN", "haystream_gateway": "HAYSTREAM_GATEWAY_LISTEN"}
@@ -89,6 +96,11 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_service", "HAYSTREAM_JWT_ISSUER", "https://issuer.invalid"),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_LISTEN", "8000"),
         ("haystream_gateway", "HAYSTREAM_TARGET", ""),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_CORS_ORIGINS", "example.org"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_CORS_ORIGINS", "https://example.org/path"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TRUSTED_PROXIES", "proxy"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_RECONNECT_SECONDS", "-1"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_SILENCE_SECONDS", "0"),
     ],
 )
 async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(module: str, name: str, value: str) -> None:
@@ -184,3 +196,24 @@ async def test_the_gateway_ends_with_zero_on_a_signal() -> None:
             _, errors = await process.communicate()
     assert process.returncode == 0
     assert b"Traceback" not in errors
+
+
+async def test_a_signal_ends_the_gateways_streams_with_a_frame_that_says_come_back(fake: Served, stage: Stage) -> None:
+    """A real process: its readers are told, the run waits for them, and the process is gone."""
+    stage.chunks = 1
+    async with started("haystream_gateway", HAYSTREAM_TARGET=fake.address) as process:
+        async with httpx.AsyncClient(base_url=f"http://{await address_of(process)}") as http:
+            async with httpx_sse.aconnect_sse(http, "GET", "/chat?query=q") as source:
+                frames = source.aiter_sse()
+                before = [await anext(frames), await anext(frames)]
+                process.send_signal(signal.SIGTERM)
+                (last,) = [frame async for frame in frames]
+        async with asyncio.timeout(10):
+            _, errors = await process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+    assert (last.event, last.id) == ("error", before[-1].id)
+    assert (json.loads(last.data)["reason"], json.loads(last.data)["retryable"]) == ("DRAINING", True)
+    (run,) = fake.runs
+    assert run.is_in_grace
+    run.stop(Disconnected())

@@ -1,18 +1,19 @@
-"""The OpenAPI document: what the code does not say by itself. The tests hold it against what is sent."""
+"""The OpenAPI document: what the code does not say by itself."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import models_json_schema
 
 from haystream_gateway import metrics, sse
 from haystream_gateway.problems import MEDIA_TYPE
+from haystream_gateway.schemas import FRAMES, PipelineInFull, PipelineList, ProblemDocument
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from pydantic import BaseModel
 
 DESCRIPTION = """\
 Haystack pipelines and agents as server-sent events, for browsers, and in OpenAI's dialect.
@@ -22,211 +23,44 @@ a problem document (RFC 9457). `X-Request-ID` and `traceparent` go through to th
 former. `Authorization` goes to the service as the caller's identity.
 """
 
+# The version that knows event streams.
+OPENAPI_VERSION = "3.2.0"
+
+RUN_ID_PATTERN = "[A-Za-z0-9._-]{1,64}"
+EVENT_ID_PATTERN = f"^{RUN_ID_PATTERN}:[0-9]{{1,19}}$"
+
 COMPONENTS = "#/components/schemas/"
 REF = COMPONENTS + "{model}"
 
 
-class _Documented(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class FieldError(_Documented):
-    """What is wrong with one field, and what would be right."""
-
-    field: str
-    message: str
-
-
-class ProblemDocument(_Documented):
-    """Why a request is refused (RFC 9457). `retryable` says that the same request may be taken a little later."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    reason: str
-    retryable: bool
-    errors: list[FieldError] = []
-
-
-class MetadataFrame(_Documented):
-    """The first frame of a run."""
-
-    run_id: str
-    pipeline: str
-
-
-class DeltaFrame(_Documented):
-    """A piece of the model's reasoning."""
-
-    component: str
-    index: int
-    delta: str
-
-
-class ComponentFrame(_Documented):
-    """Whose text follows. Only where `label_components` asks for it; without an id."""
-
-    component: str
-    index: int
-
-
-class ToolCallFrame(_Documented):
-    """A piece of a tool call; `id` and `name` come in its first one."""
-
-    component: str
-    index: int
-    id: str
-    name: str
-    arguments_delta: str
-
-
-class ToolResultFrame(_Documented):
-    """What a tool has answered."""
-
-    component: str
-    id: str
-    name: str
-    result: str
-    is_error: bool
-    truncated: bool
-
-
-class FoundDocument(_Documented):
-    """A document that a component has found."""
-
-    id: str
-    content: str
-    score: float | None = None
-    meta: dict[str, Any] = {}
-    truncated: bool
-
-
-class DocumentsFrame(_Documented):
-    """What a component has found, best first; before the first word of what is made of it."""
-
-    component: str
-    documents: list[FoundDocument]
-
-
-class GapFrame(_Documented):
-    """What a reader who came back too late has lost."""
-
-    from_seq: int
-    to_seq: int
-
-
-class ErrorFrame(_Documented):
-    """The last frame of a stream that failed. With `retryable` the same request may succeed a little later.
-
-    The id is that of the frame before where the run may go on, and its reader can come back for the rest; else it has
-    a number of its own, and whoever comes back with it gets 204.
-    """
-
-    code: str
-    reason: str
-    message: str
-    retryable: bool
-    run_id: str
-    last_seq: int
-
-
-class UsageItem(_Documented):
-    """What a component has used of a model."""
-
-    component: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class EndFrame(_Documented):
-    """The last frame of a run that came to its own end. INCOMPLETE: the provider stopped without saying why."""
-
-    reason: Literal["STOP", "LENGTH", "TOOL_CALLS", "CONTENT_FILTER", "INCOMPLETE"]
-    usage: list[UsageItem]
-    outputs: dict[str, Any]
-    omitted_outputs: list[str]
-
-
-class PipelineInShort(_Documented):
-    """A pipeline; `error` says why its file, as it is now, is not served."""
-
-    name: str
-    description: str
-    ready: bool
-    error: str
-
-
-class PipelineList(_Documented):
-    """All pipelines."""
-
-    pipelines: list[PipelineInShort]
-    default_pipeline: str
-
-
-class PipelineOutput(_Documented):
-    """An output that `end` carries."""
-
-    component: str
-    name: str
-    type: str
-
-
-class PipelineInFull(_Documented):
-    """A pipeline: `inputs_schema` is the JSON Schema of `inputs`, `graph` a Mermaid flowchart."""
-
-    pipeline: PipelineInShort | None = None
-    inputs_schema: dict[str, Any]
-    streaming_components: list[str]
-    outputs: list[PipelineOutput]
-    cancellation: str
-    graph: str
-    haystack_version: str
-
-
-FRAMES: dict[str, type[BaseModel]] = {
-    "metadata": MetadataFrame,
-    "reasoning": DeltaFrame,
-    "tool_call": ToolCallFrame,
-    "tool_result": ToolResultFrame,
-    "documents": DocumentsFrame,
-    "gap": GapFrame,
-    "component": ComponentFrame,
-    "error": ErrorFrame,
-    "end": EndFrame,
-}
-
 _ANSWER = """\
-id: sky-1:1
 event: metadata
 data: {"run_id":"sky-1","pipeline":"local"}
+id: sky-1:1
 
-id: sky-1:3
 event: data
 data: "Because of"
+id: sky-1:3
 
 : ping
-id: sky-1:5
 event: data
 data: " Rayleigh scattering."
+id: sky-1:5
 
-id: sky-1:6
 event: end
 data: {"reason":"STOP","usage":[],"outputs":{},"omitted_outputs":[]}
+id: sky-1:6
 
 """
 _FAILURE = """\
-id: sky-1:1
 event: metadata
 data: {"run_id":"sky-1","pipeline":"local"}
+id: sky-1:1
 
-id: sky-1:2
 event: error
 data: {"code":"UNAVAILABLE","reason":"PROVIDER_UNAVAILABLE","message":"the model's provider cannot be reached",\
 "retryable":true,"run_id":"sky-1","last_seq":1}
+id: sky-1:2
 
 """
 
@@ -239,6 +73,18 @@ def _frames_in_words() -> str:
     return "\n".join(rows)
 
 
+def _frame_schema(event: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "id": {"type": "string", "pattern": EVENT_ID_PATTERN},
+            "event": {"const": event},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+        },
+    }
+
+
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
@@ -247,14 +93,15 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
         ),
         "content": {
             sse.MEDIA_TYPE: {
-                "schema": {"type": "string"},
-                "examples": {
-                    "answer": {"summary": "An answer to its end", "value": _ANSWER},
-                    "failure": {"summary": "An answer that fails", "value": _FAILURE},
+                "itemSchema": {
+                    "oneOf": [
+                        _frame_schema("data", {"type": "string", "description": "The text to append."}),
+                        *(_frame_schema(name, {"$ref": COMPONENTS + model.__name__}) for name, model in FRAMES.items()),
+                    ]
                 },
-                "x-frames": {
-                    "data": {"type": "string"},
-                    **{name: {"$ref": COMPONENTS + model.__name__} for name, model in FRAMES.items()},
+                "examples": {
+                    "answer": {"summary": "An answer to its end", "serializedValue": _ANSWER},
+                    "failure": {"summary": "An answer that fails", "serializedValue": _FAILURE},
                 },
             }
         },
@@ -315,6 +162,11 @@ _PROBLEMS = {
 _SERVICE_STATUSES = (401, 403, 499, 500, 501, 503, 504)
 
 
+def example(answer: dict[str, str]) -> dict[int | str, dict[str, Any]]:
+    """Return the response of an address that answers with a few words."""
+    return {200: {"description": "Done.", "content": {"application/json": {"example": answer}}}}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the refusals of an address that calls the service, besides those that all such have."""
     return {status: _problem(status) for status in sorted({*statuses, *_SERVICE_STATUSES})}
@@ -355,7 +207,13 @@ def document(app: FastAPI, *bodies: type[BaseModel]) -> None:
 
 
 def _document(app: FastAPI, bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
-    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schema = get_openapi(
+        title=app.title,
+        version=app.version,
+        openapi_version=OPENAPI_VERSION,
+        description=app.description,
+        routes=app.routes,
+    )
     models: list[type[BaseModel]] = [ProblemDocument, PipelineList, PipelineInFull, *FRAMES.values(), *bodies]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=REF)
     schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,8 +39,13 @@ _HTTP_STATUS = {
 # After these the run may still be there, and more of it to be read. All other errors are a run's last word.
 _RUN_MAY_GO_ON = frozenset({"DRAINING", "SERVICE_SILENT", "SERVICE_UNREACHABLE", "SLOW_READER"})
 
-# The contract's field for what HTTP clients send as `messages`.
+# The contract's names for what HTTP clients send as `messages`, and theirs.
 _CONVERSATION = "conversation."
+_IN_MESSAGES = (
+    (re.compile(r"\[(\d+)\]"), r".\1"),
+    (re.compile(r"\.parts\b"), ".content"),
+    (re.compile(r"\.image\b"), ".image_url"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +165,22 @@ def problem_of(error: grpc.aio.AioRpcError) -> Problem:
         message=error.details() or "",
         retry_seconds=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
         errors=[
-            {"field": violation.field.removeprefix(_CONVERSATION), "message": violation.description}
+            {"field": _field(violation.field), "message": violation.description}
             for violation in (bad_request.field_violations if bad_request is not None else ())
         ],
         run_id=info.metadata.get("run_id", ""),
         last_seq=int(last_seq) if last_seq.isdecimal() else 0,
     )
+
+
+def _field(name: str) -> str:
+    """Return a field of the contract as HTTP clients know it."""
+    if not name.startswith(_CONVERSATION):
+        return name
+    name = name.removeprefix(_CONVERSATION)
+    for form, replacement in _IN_MESSAGES:
+        name = form.sub(replacement, name)
+    return name
 
 
 def _details(error: grpc.aio.AioRpcError) -> Iterator[Any]:

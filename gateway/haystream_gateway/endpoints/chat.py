@@ -9,7 +9,15 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from haystream_gateway.bodies import body_of
 from haystream_gateway.callers import check_site, metadata_of
-from haystream_gateway.documentation import EVENT_STREAM, NOTHING_MORE, problems, request_body
+from haystream_gateway.documentation import (
+    EVENT_ID_PATTERN,
+    EVENT_STREAM,
+    NOTHING_MORE,
+    RUN_ID_PATTERN,
+    example,
+    problems,
+    request_body,
+)
 from haystream_gateway.edge import Here
 from haystream_gateway.event_stream import Dialect
 from haystream_gateway.frames import error_frame, event_frames
@@ -22,15 +30,20 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["chat"])
 
-RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["sky-1"])]
+RunId = Annotated[str, Path(pattern=f"^{RUN_ID_PATTERN}$", examples=["sky-1"])]
 LastEventId = Annotated[
-    str, Header(description="The id of the last frame that its reader has; browsers send it.", examples=["sky-1:3"])
+    str,
+    Header(
+        description="The id of the last frame that its reader has; browsers send it.",
+        examples=["sky-1:3"],
+        json_schema_extra={"pattern": f"^$|{EVENT_ID_PATTERN}"},
+    ),
 ]
 
 
 @router.post(
     "/chat",
-    response_model=None,
+    response_class=Response,
     responses={
         **EVENT_STREAM,
         **NOTHING_MORE,
@@ -60,7 +73,7 @@ async def post_chat(request: Request, here: Here, last_event_id: LastEventId = "
 
 @router.get(
     "/chat",
-    response_model=None,
+    response_class=Response,
     responses={**EVENT_STREAM, **NOTHING_MORE, **problems(400, 404, 409, 422, 429)},
 )
 async def get_chat(
@@ -80,7 +93,7 @@ async def get_chat(
 
 @router.get(
     "/runs/{run_id}/events",
-    response_model=None,
+    response_class=Response,
     responses={**EVENT_STREAM, **NOTHING_MORE, **problems(404, 422)},
 )
 async def run_events(
@@ -98,7 +111,7 @@ async def run_events(
     return await _resumed(request, here, run_id, query.after, labels=query.label_components)
 
 
-@router.post("/runs/{run_id}/cancel", responses=problems(404, 422))
+@router.post("/runs/{run_id}/cancel", responses={**example({"run_id": "sky-1"}), **problems(404, 422)})
 async def cancel_run(request: Request, here: Here, run_id: RunId) -> dict[str, str]:
     """Stop a run, and the model with it. A run that has ended already stays as it is."""
     check_site(request, here.settings.cors_origins)

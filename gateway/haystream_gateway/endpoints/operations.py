@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from haystream_gateway.documentation import METRICS, problems
+from haystream_gateway.documentation import METRICS, example, problems
 from haystream_gateway.edge import Here
 from haystream_gateway.metrics import MEDIA_TYPE
 from haystream_gateway.problems import Code, Problem, Rejection
@@ -17,13 +17,13 @@ NOT_READY = Problem(
 )
 
 
-@router.get("/livez")
+@router.get("/livez", responses=example({"status": "alive"}))
 async def live() -> dict[str, str]:
     """Say that the gateway itself runs."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses=problems())
+@router.get("/readyz", responses={**example({"status": "ready"}), **problems()})
 async def ready(here: Here) -> dict[str, str]:
     """Say whether a chat would be taken now."""
     if here.streams.is_draining:
