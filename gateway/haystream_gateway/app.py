@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -11,14 +12,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from haystream_gateway.documentation import DESCRIPTION, document
 from haystream_gateway.edge import Edge
-from haystream_gateway.endpoints import chat, operations, pipelines
+from haystream_gateway.endpoints import chat, openai, operations, pipelines
 from haystream_gateway.endpoints.playground import Playground
 from haystream_gateway.manners import Manners
 from haystream_gateway.metrics import Metrics
-from haystream_gateway.problems import Code, Problem, Rejection, invalid, problem_of
+from haystream_gateway.openai.documentation import document as document_openai
+from haystream_gateway.openai.errors import response_of
+from haystream_gateway.openai.requests import CompletionBody
+from haystream_gateway.problems import DEFECT, Code, Problem, Rejection, invalid, problem_of
 from haystream_gateway.requests import ChatBody
 from haystream_gateway.streams import Streams
 from haystream_gateway.upstream import connected
@@ -30,13 +35,15 @@ if TYPE_CHECKING:
 
     from haystream_gateway.settings import Settings
 
+ROUTERS = (chat.router, openai.router, pipelines.router, operations.router)
+
 HTTP_ERRORS = {
     404: (Code.NOT_FOUND, "NO_SUCH_ADDRESS", "there is nothing at this address"),
     405: (Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", "this address does not take this method"),
 }
 
 # What pages of other origins may read of an answer.
-EXPOSED_HEADERS = ("Retry-After", "X-Request-ID")
+EXPOSED_HEADERS = ("Retry-After", "X-Request-ID", "X-Should-Retry")
 
 
 def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
@@ -66,10 +73,12 @@ def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(grpc.aio.AioRpcError, _on_service_error)
     app.add_exception_handler(ClientDisconnect, _on_departure)
-    for router in (chat.router, pipelines.router, operations.router):
+    app.add_exception_handler(Exception, _on_defect)
+    for router in ROUTERS:
         app.include_router(router)
     app.mount("/", Playground())
-    document(app, ChatBody)
+    document(app, ChatBody, CompletionBody)
+    document_openai(app)
     return Manners(_with_cors(app, settings.cors_origins), metrics), streams
 
 
@@ -81,31 +90,51 @@ def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     )
 
 
+def _answer(request: Request, problem: Problem) -> Response:
+    """Return a problem in the shape that the clients of an address know."""
+    is_openai = f"{request.url.path}/".startswith(f"{openai.PREFIX}/")
+    return response_of(problem) if is_openai else problem.response()
+
+
 # Starlette hands these any exception; each is registered for the one that it asserts.
 
 
-async def _on_rejection(_: Request, error: Exception) -> Response:
+async def _on_rejection(request: Request, error: Exception) -> Response:
     assert isinstance(error, Rejection)  # noqa: S101
-    return error.problem.response()
+    return _answer(request, error.problem)
 
 
-async def _on_service_error(_: Request, error: Exception) -> Response:
+async def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, grpc.aio.AioRpcError)  # noqa: S101
-    return problem_of(error).response()
+    return _answer(request, problem_of(error))
 
 
-async def _on_invalid_parameter(_: Request, error: Exception) -> Response:
+async def _on_invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return invalid(*((str(item["loc"][-1]), item["msg"]) for item in error.errors())).problem.response()
+    return _answer(request, invalid(*((str(item["loc"][-1]), item["msg"]) for item in error.errors())).problem)
+
+
+async def _on_defect(request: Request, _: Exception) -> Response:
+    return _answer(request, DEFECT)  # Starlette raises it once more, and so it is logged
 
 
 async def _on_departure(*_: object) -> Response:
     return Response(status_code=499)  # nobody reads it
 
 
-async def _on_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, reason, message = HTTP_ERRORS.get(error.status_code, (Code.UNKNOWN, "HTTP_ERROR", error.detail))
-    response = Problem(code, reason, message, own_http_status=error.status_code).response()
-    response.headers.update(error.headers or {})  # such as `Allow`
+    response = _answer(request, Problem(code, reason, message, own_http_status=error.status_code))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     return response
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Return what an address takes. The page's files lie below everything, and would answer for all."""
+    methods: set[str] = set()
+    for route in (route for router in ROUTERS for route in router.routes):
+        if isinstance(route, Route) and route.include_in_schema and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return methods or {"GET", "HEAD"}

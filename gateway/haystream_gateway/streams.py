@@ -98,6 +98,7 @@ class RunStream:
         self._call = call
         self._on_closed = on_closed
         self._first: chat_pb2.Event | None = None
+        self._second: chat_pb2.Event | None = None
         self._failure: Rejection | None = None
         self._why_ended: Problem | None = None
         self._is_closed = False
@@ -128,6 +129,16 @@ class RunStream:
             self.ending = NOTHING_MORE
             return False
         return True
+
+    async def peek(self) -> None:
+        """Read on until there is more than `started`; `events` has it all the same. Raises Rejection as that does.
+
+        A heartbeat counts: who waits for the first word is to see by then that something is there.
+        """
+        self._first = await self._beginning()
+        self.run_id = self._first.started.run_id or self.run_id
+        if self._first.HasField("started"):
+            self._second = await self._next()
 
     async def events(self) -> AsyncGenerator[chat_pb2.Event, None]:
         """Yield all events; `finished` is the last. Raises Rejection where the stream ends in any other way."""
@@ -162,7 +173,8 @@ class RunStream:
         return self._first or await self._next()
 
     async def _next(self) -> chat_pb2.Event:
-        event = await self._read()
+        held, self._second = self._second, None
+        event = held or await self._read()
         if event is None:
             raise self._rejected(BROKEN_OFF)
         return event

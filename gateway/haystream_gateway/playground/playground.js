@@ -1,137 +1,192 @@
-// The page: one question at a time, its answer as it comes, and a way to stop it.
+// Puts the page together: who asks, how the answer is read, and which key does what.
 
-import { events } from "./sse.js";
+import { Refusal, cancelRun } from "./api.js";
+import { Catalogue } from "./catalogue.js";
+import { Conversation } from "./conversation.js";
+import { at } from "./elements.js";
+import { Following } from "./following.js";
+import * as panel from "./panel.js";
+import { GRACE_SECONDS, Lost, framesOf, newRunId } from "./run.js";
+import { Settings } from "./settings.js";
+import { readOut, say } from "./status.js";
+import { Turn } from "./turn.js";
+import { TurnView } from "./turn-view.js";
 
-const at = (id) => document.getElementById(id);
-const CHARACTERS_PER_TOKEN = 4; // an estimate for the way; the end brings the provider's own count
+const conversation = Conversation.restored();
+const settings = new Settings(conversation.settings, () => conversation.save());
+const catalogue = new Catalogue(conversation, settings, sayHowItIs);
+const following = new Following(at("newest"), panel.isOpen);
+let running = null; // {turn, view, controller} of the answer that is coming
 
-let running = null; // the AbortController of the answer that is coming
-let descriptions = {};
+// Asking
+
+/** Ask; false where that is not possible, which is then said where it is wrong. */
+function ask(question) {
+  if (running || !question.trim()) return false;
+  const extras = settings.request();
+  if (settings.firstWrong) {
+    panel.showField(settings.firstWrong);
+    return false;
+  }
+  const turn = new Turn({ question, pipeline: conversation.pipeline, runId: newRunId() });
+  const request = {
+    ...conversation.asking(question),
+    ...extras,
+    pipeline: conversation.pipeline,
+    run_id: turn.runId,
+    on_disconnect: "continue",
+    disconnect_grace_seconds: GRACE_SECONDS,
+  };
+  conversation.turns.push(turn);
+  conversation.save(); // whatever becomes of this page, the run can be read again from its beginning
+  read(turn, shown(turn), request);
+  return true;
+}
+
+function askAgain(turn, view) {
+  const place = conversation.turns.indexOf(turn);
+  conversation.turns.splice(place, 1);
+  if (!ask(turn.question)) return conversation.turns.splice(place, 0, turn);
+  view.element.remove();
+  at("query").focus();
+}
+
+function stop() {
+  if (!running) return;
+  cancelRun(running.turn.runId).catch(() => {}); // out of reach: the run ends with its grace
+  running.controller.abort();
+}
+
+function startOver() {
+  stop();
+  running = null;
+  conversation.turns = [];
+  conversation.save();
+  at("turns").replaceChildren();
+  at("welcome").hidden = false;
+  rest();
+  at("query").focus();
+}
+
+// Reading
+
+/** Read a run to its end: one that is begun with this request, or else one that goes on from where the turn is. */
+async function read(turn, view, request) {
+  const controller = new AbortController();
+  running = { turn, view, controller };
+  at("send").hidden = true;
+  at("stop").hidden = false;
+  say("waiting", "busy");
+  following.begin();
+  try {
+    const run = { runId: turn.runId, seq: turn.seq, request, signal: controller.signal };
+    const onLost = (attempt, attempts) => {
+      turn.isBroken = true;
+      say(`connection lost, trying again (${attempt} of ${attempts})`, "trouble");
+    };
+    const onConnected = () => say("answering", "busy");
+    for await (const frame of framesOf(run, { onLost, onConnected })) {
+      turn.take(frame);
+      drawSoon();
+    }
+    turn.end({ kind: "problem", message: "Nothing more is known of this answer." }); // unless it has an ending
+  } catch (error) {
+    if (controller.signal.aborted) turn.end({ kind: "stopped" });
+    else fail(turn, error, request);
+  }
+  if (running?.turn === turn) finish();
+}
+
+function fail(turn, error, request) {
+  const isGone = error.reason === "RUN_NOT_FOUND";
+  turn.fail(isGone ? "The rest of this answer is lost: its run was stopped while nobody read it." : wordsOf(error));
+  const wrong = request && settings.complain(error);
+  if (wrong) panel.showField(wrong);
+}
+
+function finish() {
+  const { turn } = running;
+  draw();
+  running = null;
+  rest();
+  readOut(turn);
+  conversation.save();
+}
+
+// Showing
+
+function shown(turn) {
+  const view = new TurnView(turn, { onAgain: () => askAgain(turn, view) });
+  at("turns").append(view.element);
+  at("welcome").hidden = true;
+  view.show();
+  return view;
+}
+
+let isDrawing = false;
+
+/** However many frames come, the page is drawn once for each picture of the screen. */
+function drawSoon() {
+  if (isDrawing) return;
+  isDrawing = true;
+  requestAnimationFrame(() => {
+    isDrawing = false;
+    if (running) draw();
+  });
+}
+
+function draw() {
+  running.view.show();
+  catalogue.mark(running.turn.speaker.component);
+  following.keepUp();
+}
+
+function rest() {
+  at("send").hidden = false;
+  at("stop").hidden = true;
+  catalogue.mark(null);
+  say("ready");
+}
+
+function sayHowItIs(error) {
+  if (!running) say(error ? wordsOf(error) : "ready", error ? "trouble" : "calm");
+}
+
+function wordsOf(error) {
+  return error instanceof Refusal || error instanceof Lost ? error.message : "The gateway cannot be reached.";
+}
+
+// The page's controls
 
 at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  ask(at("query").value, at("pipeline").value);
+  const query = at("query");
+  if (!ask(query.value)) return;
+  query.value = "";
+  query.focus();
 });
-at("stop").addEventListener("click", () => running?.abort());
-at("pipeline").addEventListener("change", describe);
 at("query").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    at("ask").requestSubmit();
-  }
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // an input method's Enter chooses a word
+  event.preventDefault();
+  at("ask").requestSubmit();
 });
+at("stop").addEventListener("click", () => (stop(), at("query").focus()));
+at("new").addEventListener("click", startOver);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key !== "Escape" || event.isComposing) return;
+  if (panel.isOpen()) panel.close();
+  else stop();
+});
+addEventListener("pagehide", () => conversation.save());
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") catalogue.refresh();
+  else conversation.save(); // a phone may end a page that nobody sees without a word
 });
 
-async function listPipelines() {
-  try {
-    const response = await fetch("pipelines");
-    if (!response.ok) throw new Error((await response.json()).detail);
-    const { pipelines, default_pipeline: preferred } = await response.json();
-    descriptions = Object.fromEntries(pipelines.map(({ name, description, error }) => [name, error || description]));
-    at("pipeline").replaceChildren(...pipelines.map(({ name, ready }) => option(name, ready, name === preferred)));
-    describe();
-    at("state").textContent = "ready";
-  } catch (error) {
-    at("state").textContent = error.message;
-    setTimeout(listPipelines, 2000);
-  }
+for (const turn of conversation.turns) {
+  const view = shown(turn);
+  if (turn.isOver) continue;
+  turn.isBroken = true;
+  read(turn, view);
 }
-
-function option(name, ready, selected) {
-  const element = new Option(name, name, selected, selected);
-  element.disabled = !ready;
-  return element;
-}
-
-function describe() {
-  at("description").textContent = descriptions[at("pipeline").value] ?? "";
-}
-
-async function ask(query, pipeline) {
-  if (running) return;
-  const answer = new Answer(query);
-  running = new AbortController();
-  busy(true);
-  try {
-    const response = await fetch("chat", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ query, pipeline }),
-      signal: running.signal,
-    });
-    if (!response.ok) return answer.fail((await response.json()).detail);
-    for await (const { event, data } of events(response.body)) answer.take(event, data);
-    if (!answer.ended) answer.fail("The connection was lost before the answer ended.");
-  } catch (error) {
-    if (running.signal.aborted) answer.end("stopped");
-    else answer.fail("The gateway cannot be reached.");
-  } finally {
-    running = null;
-    busy(false);
-  }
-}
-
-function busy(is) {
-  at("send").disabled = is;
-  at("stop").disabled = !is;
-  at("answer").setAttribute("aria-busy", String(is));
-}
-
-class Answer {
-  constructor(query) {
-    this.startedAt = performance.now();
-    this.firstAt = null;
-    this.length = 0;
-    this.ended = false;
-    at("question").textContent = query;
-    at("question").hidden = false;
-    at("answer").textContent = "";
-    at("problem").hidden = true;
-    at("figures").hidden = false;
-    for (const id of ["first-word", "speed", "tokens", "ending"]) at(id).textContent = "–";
-  }
-
-  take(event, data) {
-    if (event === "data") this.grow(data);
-    else if (event === "end") this.finish(data);
-    else if (event === "error") this.fail(data.message);
-  }
-
-  grow(text) {
-    const now = performance.now();
-    if (this.firstAt === null) {
-      this.firstAt = now;
-      at("first-word").textContent = `${Math.round(now - this.startedAt)} ms`;
-    }
-    at("answer").append(text);
-    this.length += text.length;
-    this.speed(this.length / CHARACTERS_PER_TOKEN, "about ");
-  }
-
-  speed(tokens, prefix) {
-    const seconds = (performance.now() - this.firstAt) / 1000;
-    at("tokens").textContent = `${prefix}${Math.round(tokens)}`;
-    if (seconds > 0.1) at("speed").textContent = `${prefix}${(tokens / seconds).toFixed(0)} tokens/s`;
-  }
-
-  finish({ reason, usage }) {
-    const tokens = usage.reduce((sum, { completion_tokens }) => sum + completion_tokens, 0);
-    if (tokens && this.firstAt !== null) this.speed(tokens, "");
-    this.end(reason.toLowerCase().replaceAll("_", " "));
-  }
-
-  fail(message) {
-    at("problem").textContent = message;
-    at("problem").hidden = false;
-    this.end("error");
-  }
-
-  end(word) {
-    this.ended = true;
-    at("ending").textContent = word;
-  }
-}
-
-listPipelines();
+catalogue.refresh();

@@ -1,0 +1,90 @@
+"""What goes wrong, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.playground import body_of, opened, refused_page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser, Page
+
+    from tests.fakes import Stage
+
+
+@pytest.fixture
+async def page(chromium: Browser) -> AsyncIterator[Page]:
+    """A page that may be refused something."""
+    async with refused_page(chromium) as page:
+        yield page
+
+
+async def test_an_error_is_said_in_words(page: Page, stage: Stage) -> None:
+    """What came before it stays on the page."""
+    stage.chunks, stage.error = 2, TimeoutError()
+    stage.proceed.set()
+    async with opened(page) as playground:
+        await playground.ask("q")
+        await expect(playground.problem).to_have_text("the model's provider did not answer in time")
+        await expect(page.locator("#announcer")).to_have_text("the model's provider did not answer in time")
+        await playground.ends("failed")
+        await playground.says("word word ")
+        await playground.ready()
+
+
+async def test_a_refusal_is_said_in_words_and_the_question_can_be_asked_again(page: Page, stage: Stage) -> None:
+    """A failed turn is no part of the chat that the model is told."""
+    stage.chunks = 1
+    stage.proceed.set()
+    async with opened(page) as playground:
+        async with page.expect_response("**/chat") as refused:
+            await playground.ask("x" * 5_000_000)
+        assert (await refused.value).status == 422
+        await expect(playground.problem).to_contain_text("query")
+        await playground.ask("q")
+        await expect(playground.turns).to_have_count(2)
+        await playground.ends("complete")
+        assert [received["query"] for received in stage.received] == ["q"]
+
+
+async def test_a_gateway_that_is_gone_is_tried_again_and_then_given_up(page: Page, stage: Stage) -> None:
+    """The page says so at every step, and the question can be asked again."""
+    stage.proceed.set()
+    await page.clock.install()
+    async with opened(page) as playground:
+        await page.route("**/chat", lambda route: route.abort())
+        await playground.ask("q")
+        for attempt in range(1, 6):
+            await expect(playground.state).to_have_text(f"connection lost, trying again ({attempt} of 5)")
+            await page.clock.run_for(6000)
+        await expect(playground.problem).to_have_text("The gateway cannot be reached.")
+        await page.unroute("**/chat")
+        await playground.turn.get_by_role("button", name="Ask again").click()
+        await playground.ends("complete")
+        await expect(playground.turns).to_have_count(1)
+
+
+async def test_an_answer_that_is_no_problem_document_is_told_by_its_status(page: Page) -> None:
+    """A proxy in between may answer with a page of its own."""
+    async with opened(page) as playground:
+        await page.route("**/chat", lambda route: route.fulfill(status=413, body="<html>too much</html>"))
+        await playground.ask("q")
+        await expect(playground.problem).to_have_text("The gateway answered with status 413.")
+
+
+async def test_a_run_that_somebody_else_cancels_is_over(page: Page, stage: Stage) -> None:
+    """The page says what became of it, and does not come back for more."""
+    stage.chunks = 1
+    async with opened(page) as playground:
+        async with page.expect_request("**/chat") as asked:
+            await playground.ask("q")
+        await playground.says("word ")
+        run_id = body_of(await asked.value)["run_id"]
+        await page.request.post(f"{playground.url}/runs/{run_id}/cancel")
+        await expect(playground.problem).to_contain_text("cancelled")
+        await playground.ready()
