@@ -20,7 +20,7 @@ _LINE_ENDS = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def frame(event: str, data: Any, event_id: str = "") -> bytes:
-    """Return one event.
+    """Return one event; without a name it is of the default kind.
 
     Its id comes last: fetch-event-source notes an id as it reads the line, and would come back with that of a frame
     which broke off in the middle.

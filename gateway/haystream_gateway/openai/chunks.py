@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from haystream_gateway.frames import json_of
 from haystream_gateway.openai.ending import EXTRAS, ending_extras, finish_reason, usage, usage_by_component
 from haystream_gateway.openai.tool_calls import ToolCalls
-from haystream_gateway.openai.wire import DONE, data_frame
-from haystream_gateway.sse import KEEP_ALIVE
+from haystream_gateway.sse import KEEP_ALIVE, frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
@@ -20,17 +19,21 @@ if TYPE_CHECKING:
     Chunk = dict[str, Any]
 
 
+# OpenAI's events are data alone, and the last one is no JSON.
+DONE = b"data: [DONE]\n\n"
+
+
 async def chunk_frames(
     run_id: str, events: AsyncIterable[chat_pb2.Event], *, model: str, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Yield a run as chunks, and `[DONE]` after its own end; heartbeats as comments."""
     chunks = Chunks(run_id, model, include_usage=include_usage)
-    yield data_frame(chunks.first())
+    yield frame("", chunks.first())
     async for event in events:
         if event.HasField("heartbeat"):
             yield KEEP_ALIVE
         for chunk in chunks.of(event):
-            yield data_frame(chunk)
+            yield frame("", chunk)
         if event.HasField("finished"):
             yield DONE
 

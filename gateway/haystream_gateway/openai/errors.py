@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import JSONResponse
 
 from haystream_gateway.openai.ending import EXTRAS
-from haystream_gateway.openai.wire import data_frame
 from haystream_gateway.problems import Code, Rejection
+from haystream_gateway.sse import frame
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
@@ -71,7 +71,7 @@ def response_of(problem: Problem) -> JSONResponse:
 
 def error_frame(problem: Problem) -> bytes:
     """Return the frame that ends a stream which failed."""
-    return data_frame({"error": error_of(problem)})
+    return frame("", {"error": error_of(problem)})
 
 
 def error_of(problem: Problem) -> dict[str, Any]:
