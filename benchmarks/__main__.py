@@ -121,7 +121,7 @@ async def run(options: Options, console: Console) -> dict[str, Record]:
 
 
 async def run_row(row: Row, options: Options, provider: Provider, shown: Display) -> Record:
-    """Run a row; where it misses a target, once more on the service under the sampler."""
+    """Run a row; where it misses a target, once more on what it is about under the sampler."""
     before = machine()
     shown.begin(row)
     runner = Runner(provider, shown, options.quick)
@@ -135,7 +135,7 @@ async def run_row(row: Row, options: Options, provider: Provider, shown: Display
 
 
 async def with_profile(row: Row, record: Record, provider: Provider) -> Record:
-    """Return a record that shows where the service's time went."""
+    """Return a record that shows where the time of what it is about went."""
     try:
         text = (await profile(row, provider, quick=False)).markdown()
     except FAILURES as error:

@@ -17,16 +17,19 @@ BLOCK = "stream " * 15 + "end. "  # as long as a line: floods measure bytes, not
 class Order:
     """How much is to be said, and how fast.
 
-    `per_second` 0 means as fast as it goes. `words_then_stall` makes the provider fall silent for ever after that many
-    words, or go on with one each `stall_seconds`. `counter` is a file in which the component counts what it has said.
+    `per_second` 0 means as fast as it goes. `blocks` is how many a flood gives at a time. `words_then_stall` makes the
+    provider fall silent for ever after that many words, or go on with one each `stall_seconds`. `counter` is a file in
+    which the component counts what it has said, and `stopped` one in which it notes when it was stopped before its end.
     """
 
     words: int = 1
     per_second: float = 0
+    blocks: int = 1
     words_then_stall: int = 0
     stall_seconds: float = 0
     name: str = ""
     counter: str = ""
+    stopped: str = ""
 
     def question(self) -> str:
         """Return the order as the text of a question."""

@@ -1,4 +1,4 @@
-"""Where the service's time goes in a row: `python -m benchmarks.profile burst-mock-1`."""
+"""Where the service's time goes in a row, or the gateway's: `python -m benchmarks.profile burst-mock-1`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import tempfile
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks.contestants.entrant import lane, service
+from benchmarks.contestants.entrant import gateway, haystream
 from benchmarks.process import module
 from benchmarks.provider import PROVIDER, providing
-from benchmarks.readers.grpc_line import grpc_lines
 from benchmarks.rows import ROWS
 from benchmarks.rows.row import Ground
 
@@ -37,6 +35,7 @@ LIBRARY = "site-packages/"
 class Profile:
     """Samples by the function that was at work, by those that were on the stack, and by the package at work."""
 
+    process: str
     total: int = 0
     own: Counter[str] = field(default_factory=Counter[str])
     with_callees: Counter[str] = field(default_factory=Counter[str])
@@ -55,7 +54,7 @@ class Profile:
         """Return the tables."""
         packages = ", ".join(f"{name} {self._share(count)}" for name, count in self.packages.most_common(8))
         lines = [
-            f"Where the service's processor time went, by {self.total} samples: {packages}.",
+            f"Where the {self.process}'s processor time went, by {self.total} samples: {packages}.",
             "",
             "| function | itself | with what it calls |",
             "| --- | ---: | ---: |",
@@ -90,18 +89,18 @@ def package(file: str) -> str:
 
 
 async def profile(row: Row, provider: Provider, *, quick: bool) -> Profile:
-    """Run a row's trial on the service under the sampler, after a warm-up that does not count."""
+    """Run a row's trial on the service, or the gateway, under the sampler, after a warm-up that does not count."""
     with tempfile.TemporaryDirectory(prefix="haystream-bench-") as folder:
         output = Path(folder) / "samples"
         environment = {PROVIDER: provider.address, **row.settings}
-        async with sampled(output, environment) as served:
+        async with sampled(row, output, environment) as served:
             ground = Ground(provider, quick, row.settings)
             await row.trial(served, Ground(provider, quick=True, settings=row.settings))
             served.processes[0].process.send_signal(signal.SIGUSR1)
             for _ in range(row.rounds):
                 await row.trial(served, ground)
             served.processes[0].process.send_signal(signal.SIGUSR2)
-        result = Profile()
+        result = Profile(row.profiled)
         stacks: list[dict[str, Any]] = json.loads(output.read_text(encoding="utf-8"))
         for one in stacks:
             result.add(one["count"], [(file, function) for file, function in one["stack"]])
@@ -109,14 +108,12 @@ async def profile(row: Row, provider: Provider, *, quick: bool) -> Profile:
 
 
 @asynccontextmanager
-async def sampled(output: Path, environment: Environment) -> AsyncGenerator[ServedLane]:
-    """Run the service under the sampler."""
-    command = module("benchmarks.servers.sampled", str(output), "haystream_service")
-    async with (
-        service(environment, command) as (process, port),
-        lane((process,), partial(grpc_lines, port)) as served,
-    ):
-        yield served
+async def sampled(row: Row, output: Path, environment: Environment) -> AsyncGenerator[ServedLane]:
+    """Run what a row is about under the sampler."""
+    command = module("benchmarks.servers.sampled", str(output), f"haystream_{row.profiled}")
+    start = gateway if row.profiled == "gateway" else haystream
+    async with start(environment, command) as lane:
+        yield cast("ServedLane", lane)
 
 
 async def profile_alone(row: Row, *, quick: bool) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 
@@ -30,8 +32,19 @@ async def test_a_row_can_be_run_alone() -> None:
     assert "at least half of Haystack in process" in output
 
 
+@pytest.mark.timeout(300)  # five rows, each with a service and a gateway to start
+async def test_the_gateway_rows_can_be_run_together() -> None:
+    """Its readers get every word from it, those who stopped reading included, and every reset is noticed."""
+    rows = ("gateway-burst-20", "gateway-delay", "gateway-open", "gateway-stalled", "gateway-reset")
+    code, output = await benchmark(*rows, "--quick", "--contestants", "gateway")
+    assert code == 0, output
+    assert output.count("Haystream through the gateway") == len(rows)
+    assert "| every one noticed | 0 % of resets | yes |" in output
+
+
 async def test_the_rows_can_be_listed() -> None:
     """With who takes part in each."""
     code, output = await benchmark("--list")
     assert code == 0, output
-    assert {"burst-mock-1", "paced-1000", "idle", "slow-reader", "departure-sync", "churn"} <= set(output.split())
+    names = {"burst-mock-1", "paced-1000", "idle", "slow-reader", "departure-sync", "churn", "gateway-reset"}
+    assert names <= set(output.split())

@@ -9,6 +9,7 @@ from haystack import component
 from haystack.dataclasses import ChatMessage, StreamingCallbackT
 
 from benchmarks.components.saying import order_of, reply, say, say_from_thread
+from benchmarks.counter import noting_stop
 from benchmarks.order import Order, Stamp
 
 NANOSECONDS = 1_000_000_000
@@ -35,18 +36,22 @@ class Paced:
     def run(
         self, messages: list[ChatMessage], streaming_callback: StreamingCallbackT | None = None
     ) -> dict[str, list[ChatMessage]]:
-        for due_ns in schedule(order_of(messages)):
-            if wait := seconds_until(due_ns):
-                time.sleep(wait)
-            say_from_thread(streaming_callback, Stamp(due_ns, time.monotonic_ns()).text())
+        order = order_of(messages)
+        with noting_stop(order.stopped):
+            for due_ns in schedule(order):
+                if wait := seconds_until(due_ns):
+                    time.sleep(wait)
+                say_from_thread(streaming_callback, Stamp(due_ns, time.monotonic_ns()).text())
         return reply()
 
     @component.output_types(replies=list[ChatMessage])
     async def run_async(
         self, messages: list[ChatMessage], streaming_callback: StreamingCallbackT | None = None
     ) -> dict[str, list[ChatMessage]]:
-        for due_ns in schedule(order_of(messages)):
-            if wait := seconds_until(due_ns):
-                await asyncio.sleep(wait)
-            await say(streaming_callback, Stamp(due_ns, time.monotonic_ns()).text())
+        order = order_of(messages)
+        with noting_stop(order.stopped):
+            for due_ns in schedule(order):
+                if wait := seconds_until(due_ns):
+                    await asyncio.sleep(wait)
+                await say(streaming_callback, Stamp(due_ns, time.monotonic_ns()).text())
         return reply()

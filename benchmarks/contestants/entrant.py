@@ -25,6 +25,8 @@ Environment: TypeAlias = "Mapping[str, str]"
 Start: TypeAlias = "Callable[[Environment], AbstractAsyncContextManager[Lane]]"
 
 SERVICE = [script("haystream-service")]
+GATEWAY_NAME = "haystream-gateway"
+GATEWAY_COMMAND = [script(GATEWAY_NAME)]
 MANY = "100000"  # runs and threads: what a row asks for, never the limit, is what is measured
 
 
@@ -103,7 +105,7 @@ async def haystream(
 
 
 @asynccontextmanager
-async def gateway(environment: Environment) -> AsyncGenerator[Lane]:
+async def gateway(environment: Environment, command: Sequence[str] = GATEWAY_COMMAND) -> AsyncGenerator[Lane]:
     """Run the service and the gateway, read through the gateway; both count."""
     async with service(environment) as (behind, target):
         port = free_port()
@@ -113,7 +115,7 @@ async def gateway(environment: Environment) -> AsyncGenerator[Lane]:
             "HAYSTREAM_LOG_LEVEL": "warning",
             **environment,
         }
-        async with running("haystream-gateway", [script("haystream-gateway")], settings) as process:
+        async with running(GATEWAY_NAME, command, settings) as process:
             await until(partial(is_open, port), process)
             dial = partial(http_lines, port, stream=EventStream)
             async with lane((process, behind), dial) as served:
@@ -135,4 +137,5 @@ BARE = Entrant("bare", "bare grpc.aio", bare)
 HAYSTREAM = Entrant("haystream", "Haystream over gRPC", haystream)
 GATEWAY = Entrant("gateway", "Haystream through the gateway", gateway)
 HAYHOOKS = Entrant("hayhooks", "hayhooks over FastAPI", partial(plain_http, "hayhooks"))
+STREAM = Entrant("stream", "Haystack's stream() over FastAPI", partial(plain_http, "stream"))
 BRIDGE = Entrant("bridge", "a bridge per chunk over FastAPI", partial(plain_http, "bridge"))

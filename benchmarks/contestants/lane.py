@@ -41,7 +41,10 @@ class Lane(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedLane:
-    """A server and its readers. `processes` are all that it takes to serve, whose costs count together."""
+    """A server and its readers.
+
+    `processes` are all that it takes to serve, whose costs count together; readers are connected to the first.
+    """
 
     processes: tuple[ServerProcess, ...]
     dial: Dial

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from typing import cast
 
@@ -10,6 +12,7 @@ from benchmarks.readers.stream import Arrivals, Incomplete
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 HEAD_END = b"\r\n\r\n"
+NO_GOODBYE = struct.pack("ii", 1, 0)  # SO_LINGER on, for no time at all: what is closed then is reset
 
 
 class Http1Connection(asyncio.Protocol):
@@ -57,6 +60,11 @@ class Http1Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the socket at once."""
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Break the connection off, as a crash, a phone without network or a proxy does: a reset, and no goodbye."""
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_GOODBYE)
         self._transport.abort()
 
 

@@ -9,6 +9,7 @@ from benchmarks.rows.caller_key import CALLER_KEY_ROWS
 from benchmarks.rows.churn import CHURN_ROW
 from benchmarks.rows.departure import DEPARTURE_ROWS
 from benchmarks.rows.first_word import FIRST_WORD_ROW
+from benchmarks.rows.gateway import GATEWAY_ROWS
 from benchmarks.rows.idle import IDLE_ROW
 from benchmarks.rows.paced import PACED_ROWS
 from benchmarks.rows.slow_reader import SLOW_READER_ROW
@@ -25,4 +26,5 @@ ROWS: tuple[Row, ...] = (
     *DEPARTURE_ROWS,
     CHURN_ROW,
     *CALLER_KEY_ROWS,
+    *GATEWAY_ROWS,
 )

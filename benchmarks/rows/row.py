@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -35,8 +35,8 @@ class Row:
 
     `settings` are the service's environment. `warm_ups` counts quick trials before the first round. A row that does
     not take turns lets all contestants run at the same time: for those that mostly wait. `about` says what is done;
-    `floor`, what nobody could be better than here. A row that is profiled shows where the service's time went when it
-    misses a target.
+    `floor`, what nobody could be better than here. A row that is profiled shows where the time of what it is about
+    went, the service's or the gateway's, when it misses a target.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Row:
     warm_ups: int = 5
     takes_turns: bool = True
     is_profiled: bool = True
+    profiled: Literal["service", "gateway"] = "service"
     floor: str = ""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
