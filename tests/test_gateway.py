@@ -12,6 +12,7 @@ import httpx_sse
 import pytest
 
 from haystream.v1 import chat_pb2
+from haystream_gateway.endpoints.playground import FOLDER
 from haystream_gateway.event_stream import Dialect, EventStream
 from haystream_gateway.frames import error_frame, event_frame, event_frames
 from haystream_gateway.streams import LEFT, Streams
@@ -377,6 +378,8 @@ async def test_the_page_loads_nothing_from_elsewhere(page: Browser) -> None:
     """Its policy forbids it, and it does not try."""
     answer = await page.http.get("/")
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-    for name in ("/", "/playground.js", "/sse.js", "/playground.css"):
-        text = (await page.http.get(name)).text
-        assert "//" not in text.replace("// ", "").replace("http://www.w3.org/2000/svg", "")
+    names = [path.name for path in FOLDER.iterdir()]
+    assert {"index.html", "playground.js", "playground.css"} <= set(names)
+    for name in names:
+        text = (await page.http.get(f"/{name}")).raise_for_status().text
+        assert "//" not in text.replace("// ", "").replace("http://www.w3.org/2000/svg", ""), name

@@ -11,10 +11,22 @@ from tests.browser.playground import body_of, opened, refused_page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from playwright.async_api import Browser, Page
 
     from tests.fakes import Stage
+
+
+BRIEF = """
+from tests.pipelines import fake
+
+HAYSTREAM = {"inputs": {"llm.query": {"maxLength": 3}}}
+
+
+def build():
+    return fake.build()
+"""
 
 
 @pytest.fixture
@@ -37,19 +49,20 @@ async def test_an_error_is_said_in_words(page: Page, stage: Stage) -> None:
         await playground.ready()
 
 
-async def test_a_refusal_is_said_in_words_and_the_question_can_be_asked_again(page: Page, stage: Stage) -> None:
-    """A failed turn is no part of the chat that the model is told."""
+async def test_a_refusal_is_said_in_words_and_is_no_part_of_the_chat(page: Page, tmp_path: Path, stage: Stage) -> None:
+    """The model is told nothing of a question that it never had."""
     stage.chunks = 1
     stage.proceed.set()
-    async with opened(page) as playground:
-        async with page.expect_response("**/chat") as refused:
-            await playground.ask("x" * 5_000_000)
-        assert (await refused.value).status == 422
-        await expect(playground.problem).to_contain_text("query")
-        await playground.ask("q")
+    (tmp_path / "brief.py").write_text(BRIEF)
+    async with opened(page, tmp_path, "brief") as playground:
+        await playground.ask("far too long")
+        await expect(playground.problem).to_have_text("query: the limit of query here is maxLength: 3")
+        async with page.expect_request("**/chat") as asked:
+            await playground.ask("why")
         await expect(playground.turns).to_have_count(2)
         await playground.ends("complete")
-        assert [received["query"] for received in stage.received] == ["q"]
+        assert "messages" not in body_of(await asked.value)
+        assert [received["query"] for received in stage.received] == ["why"]
 
 
 async def test_a_gateway_that_is_gone_is_tried_again_and_then_given_up(page: Page, stage: Stage) -> None:
