@@ -58,3 +58,5 @@ window.fetchEvents = (body, { openWhenHidden }) => {
   );
   window.stop = () => controller.abort();
 };
+
+window.fetchEventSource = fetchEventSource; // for what the README shows

@@ -14,6 +14,7 @@ from haystream_service.run.ending import Disconnected
 from tests.browser.clients import ANY_TEXT, Reader, numbered, reading, tab
 from tests.browser.cutting_proxy import CuttingProxy, cutting
 from tests.conftest import Served, browsed
+from tests.readme import blocks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,6 +64,21 @@ async def desk(window: BrowserContext, recital: Served) -> AsyncIterator[Desk]:
         desk = Desk(reader, other, proxy)
         await desk.show()
         yield desk
+
+
+async def test_the_readmes_snippet_shows_an_answer(client: Reader) -> None:
+    """Word for word, on a page of the gateway's own address."""
+    await client.page.evaluate(f"async () => {{ {blocks('js')[1]} }}")
+    assert await client.page.inner_text("body") == "Why is the sky blue?"
+    assert client.statuses == [200]
+
+
+async def test_the_readmes_snippet_says_why_it_is_refused(client: Reader) -> None:
+    """And does not try again."""
+    snippet = blocks("js")[1].replace("Why is the sky blue?", " ")
+    said = await client.page.evaluate(f"async () => {{ try {{ {snippet} }} catch (error) {{ return error.message }} }}")
+    assert "query" in said
+    assert client.statuses == [422]
 
 
 async def test_an_answer_is_read_to_its_end_character_by_character(client: Reader, stage: Stage) -> None:
