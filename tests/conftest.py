@@ -85,9 +85,8 @@ async def served(pipelines: Path | str = FAKES, *, warm: bool = True, **settings
 @asynccontextmanager
 async def browsed(target: str, **settings: Any) -> AsyncGenerator[Browser]:
     """Run a gateway to a service; assert at the end that no stream is left."""
-    async with gateway_server.serving(
-        GatewaySettings(gateway_listen="127.0.0.1:0", target=target, **settings)
-    ) as gateway:
+    defaults: dict[str, Any] = {"gateway_listen": "127.0.0.1:0", "target": target}
+    async with gateway_server.serving(GatewaySettings(**{**defaults, **settings})) as gateway:
         url = f"http://127.0.0.1:{gateway.port}"
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             yield Browser(url, http, gateway)

@@ -101,6 +101,8 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_gateway", "HAYSTREAM_GATEWAY_TRUSTED_PROXIES", "proxy"),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_RECONNECT_SECONDS", "-1"),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_SILENCE_SECONDS", "0"),
+        ("haystream_gateway", "HAYSTREAM_SLOW_READER_SECONDS", "inf"),
+        ("haystream_gateway", "HAYSTREAM_TARGET", "http://127.0.0.1:50051"),
     ],
 )
 async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(module: str, name: str, value: str) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 
+FOUND = chat_pb2.Document(id="d", content="c", score=0.5)
+FOUND.meta.update({"page": 3, "weight": 0.5})
+
 
 @pytest.fixture
 async def page(fake: Served) -> AsyncIterator[Browser]:
@@ -130,6 +133,16 @@ async def test_a_page_of_another_site_starts_no_run(page: Browser, stage: Stage)
             "tool_result",
             {"component": "llm", "id": "c", "name": "search", "result": "3", "is_error": False, "truncated": False},
         ),
+        (
+            chat_pb2.Event(seq=2, documents=chat_pb2.Documents(component="finder", documents=[FOUND])),
+            "documents",
+            {
+                "component": "finder",
+                "documents": [
+                    {"id": "d", "content": "c", "score": 0.5, "meta": {"page": 3, "weight": 0.5}, "truncated": False}
+                ],
+            },
+        ),
         (chat_pb2.Event(seq=9, gap=chat_pb2.Gap(from_seq=2, to_seq=9)), "gap", {"from_seq": 2, "to_seq": 9}),
     ],
 )
@@ -138,6 +151,7 @@ def test_other_kinds_of_events_are_frames_of_their_name(event: chat_pb2.Event, n
     lines = event_frame("r", event).decode().split("\n")
     assert [lines[0], lines[2]] == [f"event: {name}", f"id: r:{event.seq}"]
     assert json.loads(lines[1].removeprefix("data: ")) == data
+    assert "3.0" not in lines[1]  # whole numbers stay whole
 
 
 async def test_messages_and_settings_reach_the_pipeline(page: Browser, stage: Stage) -> None:
@@ -198,10 +212,15 @@ async def test_a_browser_that_leaves_while_a_send_is_blocked_frees_everything(st
         reader, writer = await asyncio.open_connection("127.0.0.1", browser.gateway.port)
         writer.write(b"GET /chat?query=q HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"event: data")
+        said = -1
+        while said != stage.said:
+            said = stage.said
+            await asyncio.sleep(0.2)  # that the model stands still has no event
+        assert 0 < said < stage.chunks
         run = next(iter(running.runs))
         writer.transport.abort()
-        async with asyncio.timeout(10):
-            await running.runs.drain(grace_seconds=10)
+        async with asyncio.timeout(5):
+            await running.runs.until_idle()
         assert run.ending == Disconnected()
 
 

@@ -6,25 +6,27 @@ import asyncio
 import json
 import logging
 import re
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import grpc
 import httpx_sse
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 
+from haystream.v1 import chat_pb2
 from haystream_gateway.bodies import MAX_BODY_BYTES, body_of
 from haystream_gateway.problems import Rejection
 from haystream_gateway.requests import ChatBody
 from haystream_gateway.streams import Silence
+from haystream_service.status import Status
 from tests.clock import clocked
 from tests.conftest import Browser, Served, browsed, served
 from tests.frames import frames_of
-from tests.recorder import Recorder, recording
+from tests.scripted import STARTED, Foreign, Scripted, behind_gateway, scripted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncIterator
 
     from starlette.types import Message
 
@@ -33,13 +35,6 @@ if TYPE_CHECKING:
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 EVIL = "https://evil.example"
 FRIEND = "https://app.example"
-
-
-@asynccontextmanager
-async def recorded(**settings: Any) -> AsyncGenerator[tuple[Browser, Recorder]]:
-    """A gateway in front of a service that notes what is sent along."""
-    async with recording("127.0.0.1") as (recorder, port), browsed(f"127.0.0.1:{port}", **settings) as browser:
-        yield browser, recorder
 
 
 @pytest.fixture
@@ -52,7 +47,8 @@ async def page(fake: Served) -> AsyncIterator[Browser]:
 async def test_identity_and_trace_go_through_to_the_service() -> None:
     """With every call, whichever it is."""
     headers = {"Authorization": "Bearer me", "traceparent": TRACE, "tracestate": "a=b", "X-Request-ID": "req-1"}
-    async with recorded() as (browser, recorder):
+    service = Scripted()
+    async with behind_gateway(service) as browser:
         answers = [
             await browser.http.post("/chat", json={"query": "q"}, headers=headers),
             await browser.http.get("/chat?query=q", headers=headers),
@@ -63,8 +59,8 @@ async def test_identity_and_trace_go_through_to_the_service() -> None:
         ]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 204, 200]
     assert {answer.headers["x-request-id"] for answer in answers} == {"req-1"}
-    assert len(recorder.metadata) == 6
-    for metadata in recorder.metadata:
+    assert len(service.metadata) == 6
+    for metadata in service.metadata:
         assert {name: metadata[name] for name in ("authorization", "traceparent", "tracestate", "x-request-id")} == {
             "authorization": "Bearer me",
             "traceparent": TRACE,
@@ -75,17 +71,18 @@ async def test_identity_and_trace_go_through_to_the_service() -> None:
 
 async def test_what_is_malformed_is_not_passed_on() -> None:
     """A trace that is none is left out, an id that cannot be printed is replaced, credentials are refused."""
-    async with recorded() as (browser, recorder):
+    service = Scripted()
+    async with behind_gateway(service) as browser:
         made = await browser.http.get("/pipelines", headers={"traceparent": "00-zz", "X-Request-ID": "a\tb"})
         refused = await browser.http.get("/pipelines", headers=[(b"Authorization", b"Bearer \xff")])
         too_long = await browser.http.get("/pipelines", headers={"Authorization": "B" * 9000})
-    assert "traceparent" not in recorder.metadata[0]
+    assert "traceparent" not in service.metadata[0]
     assert re.fullmatch("[0-9a-f]{32}", made.headers["x-request-id"])
-    assert recorder.metadata[0]["x-request-id"] == made.headers["x-request-id"]
+    assert service.metadata[0]["x-request-id"] == made.headers["x-request-id"]
     for answer in (refused, too_long):
         assert answer.status_code == 422
         assert [error["field"] for error in answer.json()["errors"]] == ["Authorization"]
-    assert len(recorder.metadata) == 1
+    assert len(service.metadata) == 1
 
 
 @pytest.mark.parametrize("address", ["/", "/pipelines", "/nowhere", "/livez", "/chat", "/chat?query=q"])
@@ -133,7 +130,7 @@ async def test_forwarded_headers_count_from_trusted_proxies_alone(
     async with browsed(fake.address, gateway_trusted_proxies=proxies) as browser:
         await browser.http.get("/pipelines", headers={"X-Forwarded-For": "203.0.113.7"})
     lines = [record.getMessage() for record in caplog.records if "/pipelines" in record.getMessage()]
-    assert [f"client={address} " in line for line in lines] == [True]
+    assert [f"client={address!r} " in line for line in lines] == [True]
 
 
 async def test_the_log_has_an_answers_id_and_not_its_question(
@@ -143,7 +140,7 @@ async def test_the_log_has_an_answers_id_and_not_its_question(
     caplog.set_level(logging.INFO, "haystream.gateway")
     stage.proceed.set()
     await page.http.get("/chat?query=private", headers={"X-Request-ID": "req-7", "Authorization": "Bearer private"})
-    assert re.search(r"method=GET path='/chat' status=200 .*request_id=req-7", caplog.text)
+    assert re.search(r"method=GET path='/chat' status=200 .*request_id='req-7'", caplog.text)
     assert "private" not in caplog.text
 
 
@@ -254,6 +251,67 @@ async def test_a_gateway_that_drains_lets_its_readers_attach_to_another(fake: Se
     assert len(stage.received) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "is_last_word"),
+    [
+        (Status(grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE", "words"), True),
+        (Status(grpc.StatusCode.ABORTED, "RUN_CANCELLED", "words"), True),
+        (Status(grpc.StatusCode.ABORTED, "SLOW_READER", "words"), False),
+        (Status(grpc.StatusCode.UNAVAILABLE, "DRAINING", "words"), False),
+        *((Foreign(code), False) for code in grpc.StatusCode if code is not grpc.StatusCode.OK),
+        (None, False),
+    ],
+    ids=lambda value: getattr(value, "reason", getattr(value, "code", value)),
+)
+async def test_only_the_service_can_say_a_runs_last_word(status: Status | None, is_last_word: bool) -> None:
+    """Whatever else breaks a stream, more of the run may be there: its reader comes back with the frame before."""
+    word = chat_pb2.Event(seq=3, text=chat_pb2.TextDelta(component="llm", delta="word"))
+    async with behind_gateway(Scripted([STARTED, word], status)) as browser:
+        *_, last, error = await frames_of(browser, query="q")
+    assert (last.id, error.event) == ("r-1:3", "error")
+    assert error.id == ("r-1:4" if is_last_word else "r-1:3")
+    assert json.loads(error.data)["last_seq"] == 3
+
+
+async def test_leaving_before_the_service_has_answered_cancels_the_call() -> None:
+    """While it builds a pipeline or fetches a picture, for example: nothing is started for nobody."""
+    service = Scripted([], waits=True)
+    async with behind_gateway(service) as browser:
+        asking = asyncio.create_task(browser.http.post("/chat", json={"query": "q"}))
+        await service.asked.wait()
+        asking.cancel()
+        async with asyncio.timeout(1):
+            await service.left.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+
+async def test_a_gateway_that_drains_begins_no_stream(page: Browser, stage: Stage) -> None:
+    """On a connection that was there before, for example."""
+    await page.http.get("/livez")
+    page.gateway.streams.drain()
+    answer = await page.http.post("/chat", json={"query": "q"})
+    assert (answer.status_code, answer.json()["reason"], answer.headers["retry-after"]) == (503, "DRAINING", "1")
+    assert stage.received == []
+
+
+@pytest.mark.parametrize("address", ["/livez", "/readyz"])
+async def test_machines_may_ask_for_a_status_alone(page: Browser, address: str) -> None:
+    """By HEAD, as some do."""
+    answer = await page.http.head(address)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "address"), [("HEAD", "/chat"), ("DELETE", "/pipelines"), ("PUT", "/runs/r/cancel")]
+)
+async def test_a_method_that_an_address_does_not_take_is_405(page: Browser, method: str, address: str) -> None:
+    """With those that it does."""
+    answer = await page.http.request(method, address)
+    allowed = {"/chat": "GET, POST", "/pipelines": "GET", "/runs/r/cancel": "POST"}
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed[address])
+
+
 async def test_a_service_that_falls_silent_is_given_up(stage: Stage) -> None:
     """Not even a heartbeat comes: its readers are told to come back."""
     stage.chunks = 1
@@ -305,8 +363,9 @@ async def test_a_reader_who_takes_nothing_is_cut_off(stage: Stage) -> None:
 
 async def test_calls_are_spread_over_all_addresses_of_the_target() -> None:
     """A name with several addresses is a service with several."""
-    async with recording("127.0.0.1") as (one, port), recording("127.0.0.2", port) as (other, _):
-        async with browsed(f"ipv4:127.0.0.1:{port},127.0.0.2:{port}") as browser:
+    one, other = Scripted(), Scripted()
+    async with scripted(one) as address, scripted(other, "127.0.0.2", int(address.rpartition(":")[2])) as another:
+        async with browsed(f"ipv4:{address},{another}") as browser:
             for _ in range(20):
                 assert (await browser.http.get("/pipelines")).status_code == 200
     assert len(one.metadata) + len(other.metadata) == 20

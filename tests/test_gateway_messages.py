@@ -127,6 +127,10 @@ async def test_messages_arrive_as_haystacks(
             "messages.0.tool_calls.0.function.arguments",
         ),
         (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a": "\\ud800"}'}}]}],
+            "messages.0.tool_calls.0.function.arguments",
+        ),
+        (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}]}],
             "messages.0.content.0.image_url.url",
         ),

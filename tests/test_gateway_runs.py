@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import httpx_sse
 import pytest
 
+from haystream.v1 import chat_pb2
 from haystream_service.run.ending import Cancelled, Disconnected
 from tests.conftest import Browser, Served, browsed, served
 from tests.frames import frames_of, text_of
+from tests.scripted import Scripted, behind_gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,6 +94,15 @@ async def test_an_event_source_that_comes_back_attaches_to_its_run(page: Browser
     assert len(stage.received) == 1
 
 
+async def test_the_grace_of_an_event_source_is_the_settings(fake: Served, stage: Stage) -> None:
+    """The service is told how long to wait."""
+    service = Scripted()
+    async with behind_gateway(service, gateway_reconnect_seconds=7.5) as browser:
+        await browser.http.get("/chat?query=q")
+    assert service.requests[0].on_disconnect == chat_pb2.ON_DISCONNECT_CONTINUE
+    assert service.requests[0].disconnect_grace.ToMilliseconds() == 7500
+
+
 async def test_an_event_source_that_stays_away_stops_the_model(fake: Served, stage: Stage) -> None:
     """When the time to come back is over."""
     async with browsed(fake.address, gateway_reconnect_seconds=0.05) as browser:
@@ -106,7 +117,6 @@ async def test_an_event_source_that_stays_away_stops_the_model(fake: Served, sta
     ("method", "address", "request_"),
     [
         ("GET", "/chat?query=q", {}),
-        ("POST", "/chat", {"json": GOES_ON}),
         ("GET", "/runs/mine/events", {}),
     ],
 )
@@ -119,6 +129,26 @@ async def test_after_the_last_frame_there_is_nothing_more(
     answer = await page.http.request(method, address, headers={"Last-Event-ID": last.id}, **request_)
     assert (answer.status_code, answer.content) == (204, b"")
     assert len(stage.received) == 1
+
+
+async def test_a_post_that_has_all_gets_a_stream_without_frames(page: Browser, stage: Stage) -> None:
+    """fetch-event-source takes a 204 for a failure, and would ask again every second."""
+    stage.proceed.set()
+    last = (await frames_of(page, **GOES_ON))[-1]
+    answer = await page.http.post("/chat", json=GOES_ON, headers={"Last-Event-ID": last.id})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert answer.text == ": ping\n"
+    assert len(stage.received) == 1
+
+
+async def test_an_id_from_the_future_of_a_run_that_goes_on_is_no_end(page: Browser, stage: Stage) -> None:
+    """204 would keep an EventSource away from what is still to come."""
+    stage.chunks = 1
+    before = await left_after(page, 2, "POST", "/chat", json=GOES_ON)
+    run_id, _, seq = before[-1].id.partition(":")
+    answer = await page.http.get("/runs/mine/events", headers={"Last-Event-ID": f"{run_id}:{int(seq) + 1}"})
+    assert answer.status_code == 422
+    stage.proceed.set()
 
 
 async def test_an_error_is_told_to_who_was_cut_off_before_it_and_only_to_them(page: Browser, stage: Stage) -> None:
@@ -141,7 +171,8 @@ async def test_an_attached_reader_of_a_silent_run_has_first_bytes_at_once(page: 
     async with page.http.stream("GET", "/runs/mine/events", headers={"Last-Event-ID": before[-1].id}) as response:
         assert response.status_code == 200
         raw = response.aiter_text()
-        assert await anext(raw) == ": ping\n"
+        async with asyncio.timeout(5):  # long before a heartbeat
+            assert await anext(raw) == ": ping\n"
         stage.proceed.set()
         rest = "".join([piece async for piece in raw])
     assert rest.startswith("event: ")
@@ -220,7 +251,8 @@ async def test_a_run_is_cancelled_for_all_of_its_readers(page: Browser, fake: Se
         ("GET", "/runs/mine/events", {"Last-Event-ID": "mine:" + "9" * 30}, 422, "Last-Event-ID"),
         ("GET", "/runs/mine/events?after=-1", {}, 422, "after"),
         ("GET", "/runs/mine/events?after=x", {}, 422, "after"),
-        ("GET", "/runs/mine/events?after=99", {}, 422, "after_seq"),
+        ("GET", "/runs/mine/events?after=99", {}, 422, "after"),
+        ("GET", "/runs/mine/events", {"Last-Event-ID": "mine:99"}, 422, "after"),
         ("GET", "/runs/a%20b/events", {}, 422, "run_id"),
         ("POST", "/runs/a%20b/cancel", {}, 422, "run_id"),
         ("POST", "/runs/mine/cancel", {"Sec-Fetch-Site": "cross-site"}, 403, None),

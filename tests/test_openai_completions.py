@@ -13,20 +13,8 @@ from openai.types.chat import ChatCompletion
 from haystream.v1 import chat_pb2
 from haystream_gateway.openai import completion
 from tests.conftest import Browser, Served, browsed, served
-from tests.openai_clients import (
-    FINISHED,
-    QUESTION,
-    STARTED,
-    Scripted,
-    answered,
-    asked,
-    behind_gateway,
-    called,
-    client_of,
-    extras_of,
-    finished,
-    text,
-)
+from tests.openai_clients import QUESTION, asked, client_of, extras_of
+from tests.scripted import FINISHED, STARTED, Scripted, answered, behind_gateway, called, finished, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +12,12 @@ import openai
 import pytest
 from llmock.pytest_plugin import LLMock
 
+from haystream.v1 import chat_pb2
 from haystream_service.errors import Violation
 from haystream_service.status import Status
 from tests.conftest import SHIPPED, Browser, Served, browsed, served
-from tests.openai_clients import (
-    QUESTION,
-    STARTED,
-    Scripted,
-    asked,
-    behind_gateway,
-    chunks_of,
-    client_of,
-    content_of,
-    frames_of,
-    text,
-)
+from tests.openai_clients import QUESTION, asked, chunks_of, client_of, content_of, frames_of
+from tests.scripted import STARTED, Scripted, behind_gateway, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -303,6 +295,20 @@ async def test_a_stream_without_an_ending_is_no_completion() -> None:
     async with behind_gateway(service) as browser:
         error = await error_of(browser)
     assert (error.status_code, error.code) == (500, "internal")
+
+
+@STREAMED_OR_NOT
+async def test_a_defect_of_the_gateways_own_has_fixed_words(stream: bool) -> None:
+    """In OpenAI's shape as well; its story is in the log alone."""
+    found = chat_pb2.Event(seq=2, documents=chat_pb2.Documents(component="finder"))
+    found.documents.documents.add().meta.update({"score": math.nan})  # no JSON has it, and no service sends it
+    async with behind_gateway(Scripted([STARTED, found])) as browser, client_of(browser) as client:
+        with pytest.raises(openai.APIError) as caught:
+            answer = await asked(client, stream=stream)
+            async for _ in answer:
+                pass
+    assert (caught.value.code, caught.value.type) == ("internal", "server_error")
+    assert caught.value.message.endswith("the gateway has a defect here; its log has the details")
 
 
 async def test_a_field_of_the_contract_is_named_as_openais_callers_send_it() -> None:

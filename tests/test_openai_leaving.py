@@ -10,7 +10,8 @@ import openai
 import pytest
 
 from tests.conftest import Browser, Served, browsed
-from tests.openai_clients import QUESTION, STARTED, Scripted, asked, behind_gateway, client_of, content_of, text
+from tests.openai_clients import QUESTION, asked, client_of, content_of
+from tests.scripted import STARTED, Scripted, behind_gateway, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

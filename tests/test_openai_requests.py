@@ -10,7 +10,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from tests.conftest import Browser, Served, browsed
-from tests.openai_clients import QUESTION, Scripted, behind_gateway, client_of
+from tests.openai_clients import QUESTION, client_of
+from tests.scripted import Scripted, behind_gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -126,7 +127,15 @@ async def test_what_asks_for_nothing_is_passed_over() -> None:
         logprobs=False,
     )
     assert not request.generation_kwargs.fields
-    request = await request_of(n=1, store=False, stream_options={"include_usage": None})
+    request = await request_of(
+        n=1,
+        store=False,
+        stream_options={"include_usage": None},
+        tools=[],
+        functions=[],
+        tool_choice="auto",
+        parallel_tool_calls=True,
+    )
     assert not request.generation_kwargs.fields
 
 
@@ -189,9 +198,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}, "messages[0].tool_call_id", "id"),
     ({"n": 2}, "n", "one answer"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "own tools"),
-    ({"tools": []}, "tools", "own tools"),
-    ({"tool_choice": "auto"}, "tool_choice", "own tools"),
-    ({"parallel_tool_calls": True}, "parallel_tool_calls", "own tools"),
+    ({"tool_choice": "required"}, "tool_choice", "own tools"),
+    ({"parallel_tool_calls": "few"}, "parallel_tool_calls", "own tools"),
     ({"functions": [{"name": "f"}]}, "functions", "own tools"),
     ({"function_call": "auto"}, "function_call", "own tools"),
     ({"audio": {"voice": "alloy", "format": "wav"}}, "audio", "text"),

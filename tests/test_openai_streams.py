@@ -17,23 +17,16 @@ from haystream.v1 import chat_pb2
 from haystream_gateway.openai.chunks import Chunks
 from tests.conftest import SHIPPED, Browser, Served, browsed, served
 from tests.openai_clients import (
-    FINISHED,
     QUESTION,
-    STARTED,
-    Scripted,
-    answered,
-    behind_gateway,
-    called,
     chunks_of,
     client_of,
     content_of,
     extras_of,
-    finished,
     frames_of,
     strict_chunks,
     strictly,
-    text,
 )
+from tests.scripted import FINISHED, STARTED, Scripted, answered, behind_gateway, called, finished, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

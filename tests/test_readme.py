@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -25,8 +26,8 @@ COMMANDS = [block for block in blocks("sh") if not block.startswith("make ") and
 def test_the_readme_has_what_is_tested_here() -> None:
     """Otherwise these tests would pass by testing nothing."""
     assert {block.split()[0].rpartition("/")[2] for block in COMMANDS} >= {"buf"}
-    assert len(blocks("python")) == 2
-    assert len(blocks("js")) == 1
+    assert len(blocks("python")) == 3
+    assert len(blocks("js")) == 2  # run in a browser, in tests/browser
     assert len(blocks("yaml")) == 1
 
 
@@ -50,9 +51,19 @@ async def test_the_python_snippet_prints_an_answer() -> None:
     assert "UNAVAILABLE" not in output
 
 
+async def test_the_openai_snippet_prints_an_answer_and_its_usage() -> None:
+    """With the official client."""
+    async with served(SHIPPED) as running, browsed(running.address) as browser:
+        snippet = blocks("python")[1].replace("http://127.0.0.1:8000", browser.url)
+        output = await _output_of(sys.executable, "-c", snippet)
+    answer, tokens = output.strip().rsplit("\n", 1)
+    assert len(answer.split()) > 3
+    assert re.fullmatch(r"[1-9]\d* tokens", tokens)
+
+
 async def test_the_pipeline_snippet_is_served(tmp_path: Path) -> None:
     """Put into a folder, and asked."""
-    (tmp_path / "polite.py").write_text(blocks("python")[1])
+    (tmp_path / "polite.py").write_text(blocks("python")[2])
     async with served(tmp_path) as running:
         events = await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="Who are you?")))
         listed = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())

@@ -79,7 +79,7 @@ def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
     app.mount("/", Playground())
     document(app, ChatBody, CompletionBody)
     document_openai(app)
-    return Manners(_with_cors(app, settings.cors_origins), metrics), streams
+    return Manners(_with_cors(app, settings.cors_origins), metrics, settings.hosts), streams
 
 
 def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
@@ -124,17 +124,20 @@ async def _on_departure(*_: object) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    code, reason, message = HTTP_ERRORS.get(error.status_code, (Code.UNKNOWN, "HTTP_ERROR", error.detail))
-    response = _answer(request, Problem(code, reason, message, own_http_status=error.status_code))
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        response.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    methods = _methods_of(request)
+    # The page's files lie below everything: what they do not have may be an address that takes other methods.
+    status = HTTPStatus.METHOD_NOT_ALLOWED if methods and request.method not in methods else error.status_code
+    code, reason, message = HTTP_ERRORS.get(status, (Code.UNKNOWN, "HTTP_ERROR", error.detail))
+    response = _answer(request, Problem(code, reason, message, own_http_status=status))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(methods or {"GET", "HEAD"}))
     return response
 
 
 def _methods_of(request: Request) -> set[str]:
-    """Return what an address takes. The page's files lie below everything, and would answer for all."""
+    """Return what an address is documented to take; nothing where it is one of the page's files, or none."""
     methods: set[str] = set()
     for route in (route for router in ROUTERS for route in router.routes):
         if isinstance(route, Route) and route.include_in_schema and route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-    return methods or {"GET", "HEAD"}
+    return methods

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from haystream_gateway.problems import Code, Problem, Rejection, invalid
+from haystream_gateway.problems import invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from starlette.requests import Request
 
     from haystream_gateway.upstream import Metadata
@@ -22,12 +20,6 @@ _TRACE_HEADERS = {
     "tracestate": re.compile(r"[\x20-\x7e]{1,512}"),
 }
 _CREDENTIALS = re.compile(r"[\x20-\x7e]*")
-
-CROSS_SITE = Problem(
-    Code.PERMISSION_DENIED,
-    "CROSS_SITE",
-    "a page of another site cannot do this; HAYSTREAM_GATEWAY_CORS_ORIGINS lists those that can",
-)
 
 
 def metadata_of(request: Request, *, with_identity: bool = True) -> Metadata:
@@ -58,14 +50,3 @@ def credentials_of(request: Request) -> str:
     if len(credentials) > MAX_CREDENTIALS or not _CREDENTIALS.fullmatch(credentials):
         raise invalid(("Authorization", f"expected at most {MAX_CREDENTIALS} printable ASCII characters"))
     return credentials
-
-
-def check_site(request: Request, allowed_origins: Collection[str]) -> None:
-    """Raise Rejection where another site's page asks by an address or a form alone, which needs nobody's leave.
-
-    An image's address would be enough otherwise to start a run, which is billed.
-    """
-    origin = request.headers.get("origin", "")
-    is_allowed = "*" in allowed_origins or origin in allowed_origins
-    if request.headers.get("sec-fetch-site") == "cross-site" and not is_allowed:
-        raise Rejection(CROSS_SITE)

@@ -19,8 +19,8 @@ DESCRIPTION = """\
 Haystack pipelines and agents as server-sent events, for browsers, and in OpenAI's dialect.
 
 Every stream ends with exactly one `end` or `error` frame. What is refused before a stream begins is an HTTP status with
-a problem document (RFC 9457). `X-Request-ID` and `traceparent` go through to the service; every answer carries the
-former. `Authorization` goes to the service as the caller's identity.
+a problem document (RFC 9457), and under `/v1` with an error as OpenAI's. `X-Request-ID` and `traceparent` go through to
+the service; every answer carries the former. `Authorization` goes to the service as the caller's identity.
 """
 
 # The version that knows event streams.

@@ -47,6 +47,8 @@ def event_frame(run_id: str, event: chat_pb2.Event) -> bytes:  # noqa: PLR0911 -
             return KEEP_ALIVE
         case None:
             return b""  # a kind that is newer than this gateway
+        case "documents":
+            return frame("documents", documents_of(event.documents), event_id)
         case "gap":
             return frame("gap", {"from_seq": event.gap.from_seq, "to_seq": event.gap.to_seq}, event_id)
         case _:
@@ -79,6 +81,15 @@ def _end(finished: chat_pb2.Finished) -> dict[str, Any]:
 def json_of(message: Message) -> dict[str, Any]:
     """Return a message as JSON values with the contract's names; zeros and empty texts included."""
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def documents_of(found: chat_pb2.Documents) -> dict[str, Any]:
+    """Return documents as JSON values; whole numbers of their metadata are whole."""
+    values = json_of(found)
+    for document in values["documents"]:
+        if "meta" in document:
+            document["meta"] = _whole(document["meta"])
+    return values
 
 
 def plain(struct: Struct) -> dict[str, Any]:

@@ -6,14 +6,18 @@ import logging
 import re
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 
 from haystream_gateway.callers import REQUEST_ID
 from haystream_gateway.problems import DEFECT
+from haystream_gateway.sites import UNKNOWN_HOST, is_known_host
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from haystream_gateway.metrics import Metrics
@@ -38,8 +42,8 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 class Manners:
     """Wraps the whole gateway, so that what its framework answers by itself has manners, too."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Collection[str] | None) -> None:
+        self._app = app if hosts is None else partial(_known, app, hosts)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,8 +81,15 @@ class Manners:
         self._metrics.answered(scope["method"] if route != "other" else "other", route, status)
         client = scope["client"][0] if scope.get("client") else "-"
         level = logging.DEBUG if route in _QUIET else logging.INFO
-        words = "answered method=%s path=%r status=%s seconds=%.3f client=%s request_id=%s"
+        words = "answered method=%s path=%r status=%s seconds=%.3f client=%r request_id=%r"
         log.log(level, words, scope["method"], scope["path"], status, seconds, client, request_id)
+
+
+async def _known(app: ASGIApp, hosts: Collection[str], scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that knows whom it calls."""
+    if scope["type"] == "http" and not is_known_host(Headers(scope=scope), hosts):
+        app = UNKNOWN_HOST.response()
+    await app(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

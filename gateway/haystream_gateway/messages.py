@@ -102,13 +102,15 @@ def conversation_of(messages: Sequence[Message]) -> chat_pb2.Conversation:
 
 
 def fill(struct: Struct, field: str, values: dict[str, Any]) -> None:
-    """Fill a Struct. Raises Rejection for what its numbers cannot hold, or its messages cannot nest."""
+    """Fill a Struct. Raises Rejection for what its numbers or texts cannot hold, or its messages cannot nest."""
     try:
         if _depth(values) > MAX_DEPTH:
             raise invalid((field, f"expected at most {MAX_DEPTH} levels of objects and lists"))
         struct.update(values)
     except OverflowError:
         raise invalid((field, "expected numbers that a double can hold")) from None
+    except UnicodeEncodeError:
+        raise invalid((field, "expected text that UTF-8 can hold")) from None
 
 
 def _fill_part(target: chat_pb2.ContentPart, part: Part, path: str) -> None:

@@ -18,11 +18,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._frames = Counter("haystream_gateway_frames", "Frames sent to readers.", registry=self._registry)
+        self._frames = Counter(
+            "haystream_gateway_frames", "Frames sent to readers, heartbeats included.", registry=self._registry
+        )
         self._bytes = Counter("haystream_gateway_bytes", "Bytes of frames sent to readers.", registry=self._registry)
         self._endings = Counter(
             "haystream_gateway_endings",
-            "Streams that ended, by finish reason, by the reason of their error, or LEFT by their reader.",
+            "Streams that ended or were refused, by finish reason, by their error's reason, or LEFT by their reader.",
             ["ending"],
             registry=self._registry,
         )

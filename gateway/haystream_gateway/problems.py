@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -36,11 +37,12 @@ _HTTP_STATUS = {
     Code.DEADLINE_EXCEEDED: 504,
 }
 
-# After these the run may still be there, and more of it to be read. All other errors are a run's last word.
-_RUN_MAY_GO_ON = frozenset({"DRAINING", "SERVICE_SILENT", "SERVICE_UNREACHABLE", "SLOW_READER"})
+# With these the service ends a reader's stream, and not the run, of which there may be more to read.
+_RUN_MAY_GO_ON = frozenset({"DRAINING", "SLOW_READER"})
 
 # The contract's names for what HTTP clients send as `messages`, and theirs.
 _CONVERSATION = "conversation."
+_RENAMED = {"after_seq": "after"}
 _IN_MESSAGES = (
     (re.compile(r"\[(\d+)\]"), r".\1"),
     (re.compile(r"\.parts\b"), ".content"),
@@ -50,7 +52,10 @@ _IN_MESSAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, as a client may know it. `retry_seconds` is set where waiting helps."""
+    """What went wrong, as a client may know it. `retry_seconds` is set where waiting helps.
+
+    It `is_last_word` where the service has said that so a run has ended: nothing more will come of that.
+    """
 
     code: grpc.StatusCode
     reason: str
@@ -60,6 +65,7 @@ class Problem:
     run_id: str = ""
     last_seq: int = 0
     own_http_status: int = 0
+    is_last_word: bool = False
 
     @property
     def http_status(self) -> int:
@@ -69,7 +75,10 @@ class Problem:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of an HTTP answer that says so."""
-        return {} if self.retry_seconds is None else {"Retry-After": str(max(1, round(self.retry_seconds)))}
+        headers = {} if self.retry_seconds is None else {"Retry-After": str(max(1, round(self.retry_seconds)))}
+        if self.http_status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers
 
     @property
     def event_id(self) -> str:
@@ -80,7 +89,7 @@ class Problem:
         """
         if not self.run_id:
             return ""
-        return f"{self.run_id}:{self.last_seq if self.reason in _RUN_MAY_GO_ON else self.last_seq + 1}"
+        return f"{self.run_id}:{self.last_seq + self.is_last_word}"
 
     def response(self) -> JSONResponse:
         """Return the problem as an answer of its own."""
@@ -126,7 +135,7 @@ _FOREIGN = {
     Code.RESOURCE_EXHAUSTED: Problem(
         Code.RESOURCE_EXHAUSTED,
         "MESSAGE_TOO_LARGE",
-        "the request is larger than the service takes",
+        "a message is larger than gRPC takes here",
         own_http_status=413,
     ),
     Code.DEADLINE_EXCEEDED: SERVICE_SILENT,
@@ -170,13 +179,14 @@ def problem_of(error: grpc.aio.AioRpcError) -> Problem:
         ],
         run_id=info.metadata.get("run_id", ""),
         last_seq=int(last_seq) if last_seq.isdecimal() else 0,
+        is_last_word="run_id" in info.metadata and info.reason not in _RUN_MAY_GO_ON,
     )
 
 
 def _field(name: str) -> str:
     """Return a field of the contract as HTTP clients know it."""
     if not name.startswith(_CONVERSATION):
-        return name
+        return _RENAMED.get(name, name)
     name = name.removeprefix(_CONVERSATION)
     for form, replacement in _IN_MESSAGES:
         name = form.sub(replacement, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -24,23 +25,15 @@ LabelComponents: TypeAlias = Annotated[
 ]
 
 
-class ChatBody(BaseModel):
-    """What `POST /chat` takes: a query or messages, and what goes with them."""
+class RunOptions(BaseModel):
+    """What goes with a question, in whichever dialect."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    query: Annotated[str | None, Field(description="A single question.", examples=["Why is the sky blue?"])] = None
-    messages: Annotated[
-        list[Message] | None, Field(max_length=MAX_MESSAGES, description="A chat so far, the newest message last.")
-    ] = None
-    pipeline: Annotated[str, Field(description="Empty: the default one.")] = ""
     api_key: Annotated[SecretStr | None, Field(description="The model provider's key, for this run alone.")] = None
     inputs: Annotated[
         dict[str, dict[str, Any]],
         Field(description="Further inputs: component, socket, value.", examples=[{"retriever": {"top_k": 3}}]),
-    ] = {}
-    generation_kwargs: Annotated[
-        dict[str, Any], Field(description="For every streaming generator.", examples=[{"temperature": 0.2}])
     ] = {}
     streaming_components: Annotated[list[str], Field(description="Empty: all that can stream.")] = []
     run_id: Annotated[str, Field(description="An id of your own. The same again attaches, with the same question.")] = (
@@ -53,6 +46,19 @@ class ChatBody(BaseModel):
         float | None,
         Field(ge=0, le=MAX_GRACE_SECONDS, description="How long a run that continues waits for a reader."),
     ] = None
+
+
+class ChatBody(RunOptions):
+    """What `POST /chat` takes: a query or messages, and what goes with them."""
+
+    query: Annotated[str | None, Field(description="A single question.", examples=["Why is the sky blue?"])] = None
+    messages: Annotated[
+        list[Message] | None, Field(max_length=MAX_MESSAGES, description="A chat so far, the newest message last.")
+    ] = None
+    pipeline: Annotated[str, Field(description="Empty: the default one.")] = ""
+    generation_kwargs: Annotated[
+        dict[str, Any], Field(description="For every streaming generator.", examples=[{"temperature": 0.2}])
+    ] = {}
     label_components: LabelComponents = False
 
     def message(self) -> chat_pb2.ChatRequest:
@@ -114,9 +120,17 @@ def duration(seconds: float) -> Duration:
     return value
 
 
-def place_of(event_id: str) -> tuple[str, int]:
-    """Return the run and the sequence number that a frame's id holds. Raises Rejection for one that no frame had."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reader is: the run, and the number of the last event that it has."""
+
+    run_id: str
+    seq: int
+
+
+def place_of(event_id: str) -> Place:
+    """Return the place that a frame's id holds. Raises Rejection for one that no frame had."""
     match = _EVENT_ID.fullmatch(event_id)
     if match is None:
         raise invalid(("Last-Event-ID", "expected the id of a frame: <run_id>:<seq>"))
-    return match[1], int(match[2])
+    return Place(match[1], int(match[2]))

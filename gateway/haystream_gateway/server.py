@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from haystream_gateway.app import gateway_app
+from haystream_gateway.connections import BoundedHeads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -62,6 +64,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Gateway]:
             access_log=False,
             server_header=False,
             ws="none",
+            http=BoundedHeads,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=GOODBYE_SECONDS,
@@ -86,8 +89,9 @@ def _bind(address: str, slow_reader_seconds: float) -> socket.socket:
     except OSError:
         raise AddressInUse(f"HAYSTREAM_GATEWAY_LISTEN: {address} is taken or cannot be bound") from None
     # Every connection inherits what follows. A reader who takes nothing for so long is cut off by the kernel, and its
-    # stream freed; whatever it was to be told could not reach it.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(slow_reader_seconds * 1000))
+    # stream freed; whatever it was to be told could not reach it. Only Linux has that.
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(slow_reader_seconds * 1000))
     # The event loop sets it on sockets that name TCP as their protocol, which this one
     # does not; without it the kernel keeps a small frame back for up to 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_TARGET = re.compile(r"(?!https?:)((dns|ipv4|ipv6|unix|unix-abstract|xds):)?[^\s:][^\s]*|(dns|unix|xds)://[^\s]+")
 _ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 
 
@@ -30,6 +31,12 @@ def _origins(value: str) -> str:
     return value
 
 
+def _target(value: str) -> str:
+    if not _TARGET.fullmatch(value):
+        raise ValueError("expected HOST:PORT, or a gRPC address such as dns:///name:50051")
+    return value
+
+
 def _networks(value: str) -> str:
     for network in _listed(value):
         try:
@@ -37,6 +44,13 @@ def _networks(value: str) -> str:
         except ValueError:
             raise ValueError("expected addresses or networks such as 10.0.0.0/8") from None
     return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -58,7 +72,15 @@ class Settings(BaseSettings):
     gateway_listen: Annotated[str, AfterValidator(_host_and_port)] = Field(
         default="127.0.0.1:8000", description="address to serve HTTP on; port 0 takes a free one"
     )
-    target: str = Field(default="127.0.0.1:50051", min_length=1, description="gRPC address of the service")
+    target: Annotated[str, AfterValidator(_target)] = Field(
+        default="127.0.0.1:50051",
+        description="gRPC address of the service; dns:///name:port for all of a name's addresses",
+    )
+    gateway_hosts: str = Field(
+        default="",
+        description="names, comma-separated, that browsers may call it by; unset: on the loopback no other than "
+        "localhost, elsewhere any",
+    )
     gateway_cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="", description="origins, comma-separated, whose pages may call; * for all, unset for none but its own"
     )
@@ -68,19 +90,29 @@ class Settings(BaseSettings):
     gateway_reconnect_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=10, description="time that a run of GET /chat waits for its reader to come back"
     )
-    gateway_silence_seconds: PositiveFloat = Field(
+    gateway_silence_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
         default=90, description="longest that the service may say nothing, its heartbeats included"
     )
     gateway_bearer_is_api_key: bool = Field(
-        default=False, description="take the bearer token of /v1 for the model provider's key, not for who calls"
+        default=False,
+        description="take the bearer token of /v1 for the model provider's key, which every pipeline then has to take",
     )
-    slow_reader_seconds: PositiveFloat = Field(default=60, description="longest that a reader may take nothing")
+    slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
+        default=60, description="longest that a reader may take nothing"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")
 
     @property
     def cors_origins(self) -> tuple[str, ...]:
-        """The origins whose pages may call."""
-        return _listed(self.gateway_cors_origins)
+        """The origins whose pages may call, as browsers write them."""
+        return _listed(self.gateway_cors_origins.lower())
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """The names that browsers may call the gateway by, besides its addresses; None for all."""
+        listed = _listed(self.gateway_hosts.lower())
+        host = self.gateway_listen.rpartition(":")[0].strip("[]")
+        return listed if listed or host == "localhost" or _is_loopback(host) else None
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:

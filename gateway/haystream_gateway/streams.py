@@ -104,6 +104,11 @@ class RunStream:
         self._is_closed = False
         self._silence = Silence(silence_seconds, lambda: self.end(SERVICE_SILENT))
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the first thing that the service has said is how the run has failed."""
+        return self._failure is not None
+
     async def begin(self) -> bool:
         """Wait until the service has taken the call; return whether there is, or will be, anything to read.
 

@@ -14,12 +14,12 @@ from starlette.routing import Match
 
 from haystream_gateway.bodies import body_of
 from haystream_gateway.callers import credentials_of, metadata_of
+from haystream_gateway.departure import while_caller_stays
 from haystream_gateway.documentation import request_body
 from haystream_gateway.edge import Here
 from haystream_gateway.event_stream import Dialect
 from haystream_gateway.openai.chunks import chunk_frames
 from haystream_gateway.openai.completion import completion_of
-from haystream_gateway.openai.departure import while_caller_stays
 from haystream_gateway.openai.documentation import COMPLETION, errors, example
 from haystream_gateway.openai.errors import error_frame, settings_named
 from haystream_gateway.openai.parameters import generation_settings

@@ -23,6 +23,10 @@ async def live() -> dict[str, str]:
     return {"status": "alive"}
 
 
+# Machines that only look at the status ask so.
+router.add_api_route("/livez", live, methods=["HEAD"], include_in_schema=False)
+
+
 @router.get("/readyz", responses={**example({"status": "ready"}), **problems()})
 async def ready(here: Here) -> dict[str, str]:
     """Say whether a chat would be taken now."""
@@ -31,6 +35,9 @@ async def ready(here: Here) -> dict[str, str]:
     if not await here.upstream.is_ready():
         raise Rejection(NOT_READY)
     return {"status": "ready"}
+
+
+router.add_api_route("/readyz", ready, methods=["HEAD"], include_in_schema=False)
 
 
 @router.get("/metrics", response_class=Response, responses=METRICS)

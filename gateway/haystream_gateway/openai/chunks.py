@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from haystream_gateway.frames import json_of
+from haystream_gateway.frames import documents_of, json_of
 from haystream_gateway.openai.ending import EXTRAS, ending_extras, finish_reason, usage, usage_by_component
 from haystream_gateway.openai.tool_calls import ToolCalls
 from haystream_gateway.sse import KEEP_ALIVE, frame
@@ -70,7 +70,7 @@ class Chunks:
                 self._calls.close(event.tool_result)
                 return [self._chunk({}, {"tool_result": json_of(event.tool_result)})]
             case "documents":
-                return [self._chunk({}, {"documents": json_of(event.documents)})]
+                return [self._chunk({}, {"documents": documents_of(event.documents)})]
             case "gap":
                 return [self._chunk({}, {"gap": {"from_seq": event.gap.from_seq, "to_seq": event.gap.to_seq}})]
             case "finished":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi_openai_compat import ChatCompletion, Choice, Message
 
 from haystream.v1 import chat_pb2
-from haystream_gateway.frames import json_of
+from haystream_gateway.frames import documents_of, json_of
 from haystream_gateway.openai.ending import EXTRAS, ending_extras, finish_reason, usage, usage_by_component
 from haystream_gateway.openai.tool_calls import ToolCalls
 from haystream_gateway.problems import Code, Problem, Rejection
@@ -71,7 +71,7 @@ class Said:
                 self._answered.update(self._numbers.close(event.tool_result))
                 self.tool_results.append(json_of(event.tool_result))
             case "documents":
-                self.documents.append(json_of(event.documents))
+                self.documents.append(documents_of(event.documents))
             case "gap":
                 self.gaps.append({"from_seq": event.gap.from_seq, "to_seq": event.gap.to_seq})
             case _:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from haystream_gateway.problems import invalid
@@ -30,10 +30,10 @@ _HINTS = frozenset(
 _OWN_TOOLS = Promise("a pipeline brings its own tools; leave it out")
 _TEXT_ALONE = Promise("answers are text; leave it out", (["text"],))
 _PROMISES = {
-    "tools": _OWN_TOOLS,
-    "tool_choice": _OWN_TOOLS,
-    "parallel_tool_calls": _OWN_TOOLS,
-    "functions": _OWN_TOOLS,
+    "tools": replace(_OWN_TOOLS, unasked=([],)),
+    "tool_choice": replace(_OWN_TOOLS, unasked=("none", "auto")),
+    "parallel_tool_calls": replace(_OWN_TOOLS, unasked=(True, False)),
+    "functions": replace(_OWN_TOOLS, unasked=([],)),
     "function_call": _OWN_TOOLS,
     "audio": _TEXT_ALONE,
     "modalities": _TEXT_ALONE,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from haystream_gateway.messages import MAX_MESSAGES
 from haystream_gateway.openai.turns import Turn, nullable
-from haystream_gateway.requests import MAX_GRACE_SECONDS, ChatBody
+from haystream_gateway.requests import ChatBody, RunOptions
 
 if TYPE_CHECKING:
     from haystream.v1 import chat_pb2
@@ -43,25 +43,8 @@ class StreamOptions(_NullIsUnset):
     ] = False
 
 
-class HaystreamOptions(_NullIsUnset):
+class HaystreamOptions(_NullIsUnset, RunOptions):
     """What OpenAI has no words for; its client sends it by `extra_body`."""
-
-    inputs: Annotated[
-        dict[str, dict[str, Any]],
-        Field(description="Further inputs: component, socket, value.", examples=[{"retriever": {"top_k": 3}}]),
-    ] = {}
-    streaming_components: Annotated[list[str], Field(description="Empty: all that can stream.")] = []
-    run_id: Annotated[str, Field(description="An id of your own. The same again attaches, with the same question.")] = (
-        ""
-    )
-    api_key: Annotated[SecretStr | None, Field(description="The model provider's key, for this run alone.")] = None
-    on_disconnect: Annotated[
-        Literal["cancel", "continue"], Field(description="What becomes of the run when its reader leaves.")
-    ] = "cancel"
-    disconnect_grace_seconds: Annotated[
-        float | None,
-        Field(ge=0, le=MAX_GRACE_SECONDS, description="How long a run that continues waits for a reader."),
-    ] = None
 
 
 class CompletionBody(_NullIsUnset):
@@ -91,16 +74,7 @@ class CompletionBody(_NullIsUnset):
 
         A key of the request's own counts for more. Raises Rejection where something is wrong.
         """
-        options = self.haystream
-        body = ChatBody(
-            pipeline=self.model,
-            messages=[*self.messages],
-            generation_kwargs=settings,
-            api_key=options.api_key or SecretStr(api_key),
-            inputs=options.inputs,
-            streaming_components=options.streaming_components,
-            run_id=options.run_id,
-            on_disconnect=options.on_disconnect,
-            disconnect_grace_seconds=options.disconnect_grace_seconds,
-        )
+        options = self.haystream.model_dump()
+        options["api_key"] = options["api_key"] or SecretStr(api_key)
+        body = ChatBody(pipeline=self.model, messages=[*self.messages], generation_kwargs=settings, **options)
         return body.message()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from haystream_service.pipelines.json_values import encodable, json_safe
@@ -40,7 +41,7 @@ def _document(document: HaystackDocument) -> Document:
     return Document(
         id=document.id,
         content=content[:CONTENT_CHARACTERS],
-        score=document.score,
+        score=document.score if document.score is not None and math.isfinite(document.score) else None,
         meta=meta if fits else dict[str, Any](),
         is_truncated=len(content) > CONTENT_CHARACTERS or not fits,
     )

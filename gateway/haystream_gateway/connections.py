@@ -1,0 +1,97 @@
+"""HTTP connections that bound the head of a request, its size and its time: uvicorn does neither."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from haystream_gateway.problems import Code, Problem
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle, Transport
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_SECONDS = 30.0
+
+MALFORMED = Problem(Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", "this is not HTTP", own_http_status=400)
+HEAD_TOO_LARGE = Problem(
+    Code.INVALID_ARGUMENT,
+    "HEADERS_TOO_LARGE",
+    f"the address and the headers have to be smaller than {MAX_HEAD_BYTES} bytes",
+    own_http_status=431,
+)
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """A connection that is closed when the head of a request grows too large, or does not come."""
+
+    head_seconds: ClassVar[float] = HEAD_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes: int | None = 0  # None while there is no head to come
+        self._head_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._head_is_there()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, unless it is too much."""
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not _has_end_of_head(data):
+                self._refuse(HEAD_TOO_LARGE)
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of a head."""
+        super().on_message_begin()
+        if self._head_bytes is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """Wait no more."""
+        self._head_is_there()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the shape of all refusals."""
+        self._refuse(MALFORMED)
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = asyncio.get_running_loop().call_later(self.head_seconds, self._give_up)
+
+    def _head_is_there(self) -> None:
+        self._head_bytes = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        if self.transport.is_closing():
+            return
+        response = problem.response()
+        head = [f"HTTP/1.1 {response.status_code} Refused", "connection: close"]
+        head += [f"{name.decode()}: {value.decode()}" for name, value in response.raw_headers]
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + bytes(response.body))
+        self.transport.close()
+
+
+def _has_end_of_head(data: bytes) -> bool:
+    """Whether the head ends in these bytes: what makes them many is the body, then."""
+    return b"\r\n\r\n" in data[:MAX_HEAD_BYTES]
