@@ -65,6 +65,26 @@ async def test_only_its_own_pages_and_listed_ones_start_a_run_by_an_address(
 
 
 @pytest.mark.parametrize(
+    ("headers", "is_own"),
+    [
+        ({}, True),
+        (BROWSER, True),  # no page: with a form's request browsers send where it comes from
+        ({**BROWSER, "Origin": "http://own"}, True),
+        ({**BROWSER, "Origin": FRIEND, "Sec-Fetch-Site": "cross-site"}, True),
+        ({**BROWSER, "Origin": EVIL}, False),
+        ({**BROWSER, "Origin": EVIL, "Sec-Fetch-Site": "cross-site"}, False),
+    ],
+)
+async def test_only_its_own_pages_and_listed_ones_stop_a_run(
+    page: Browser, headers: dict[str, str], is_own: bool
+) -> None:
+    """A form of another site could post to the address of a run that it has guessed."""
+    given = {name: value.replace("http://own", page.url) for name, value in headers.items()}
+    answer = await page.http.post("/runs/nobody/cancel", headers={"User-Agent": "curl/8", **given})
+    assert answer.json()["reason"] == ("RUN_NOT_FOUND" if is_own else "CROSS_SITE")
+
+
+@pytest.mark.parametrize(
     ("hosts", "host", "headers", "status"),
     [
         ("", "localhost:1", BROWSER, 200),

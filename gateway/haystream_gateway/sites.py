@@ -27,7 +27,7 @@ UNKNOWN_HOST = Problem(
 )
 
 
-def check_site(headers: Headers, allowed_origins: Collection[str]) -> None:
+def check_site(method: str, headers: Headers, allowed_origins: Collection[str]) -> None:
     """Raise Rejection where another site's page asks by an address or a form alone, which needs nobody's leave.
 
     An image's address would be enough otherwise to start a run, which is billed. Browsers say by `Sec-Fetch-Site` where
@@ -42,7 +42,7 @@ def check_site(headers: Headers, allowed_origins: Collection[str]) -> None:
     elif origin:
         is_own = urlsplit(origin).netloc == headers.get("host", "")
     else:
-        is_own = not _is_browsers(headers) or "text/event-stream" in headers.get("accept", "")
+        is_own = method != "GET" or not _is_browsers(headers) or "text/event-stream" in headers.get("accept", "")
     if not is_own:
         raise Rejection(CROSS_SITE)
 

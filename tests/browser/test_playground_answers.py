@@ -35,6 +35,21 @@ data: {"reason":"LENGTH","usage":[],"outputs":{},"omitted_outputs":["llm"]}
 
 """
 
+WITH_SCORES = """event: documents
+data: {"component":"finder","documents":[
+data: {"id":"d1","content":"one","score":"NaN","meta":{},"truncated":false},
+data: {"id":"d2","content":"two","score":"Infinity","meta":{},"truncated":false},
+data: {"id":"d3","content":"three","score":null,"meta":{},"truncated":false},
+data: {"id":"d4","content":"four","score":0.5,"meta":{},"truncated":false}]}
+
+event: data
+data: "the answer"
+
+event: end
+data: {"reason":"STOP","usage":[],"outputs":{},"omitted_outputs":[]}
+
+"""
+
 
 async def test_reasoning_tools_and_text_come_in_order(page: Page, stage: Stage) -> None:
     """The reasoning folds when the model goes on, and can be opened again."""
@@ -82,6 +97,22 @@ async def test_documents_come_with_their_scores_before_the_text(page: Page, stag
         assert (await documents.first.locator(".meta").inner_text()).split() == ["id", "d1", "page", "1"]
         stage.proceed.set()
         await playground.ends("complete")
+
+
+async def test_a_score_that_is_no_number_is_not_shown(page: Page) -> None:
+    """The document is, and the answer comes to its end."""
+    headers = {"Content-Type": "text/event-stream"}
+    frames = WITH_SCORES.replace('\ndata: {"id', '{"id')  # one line, as the gateway writes it
+    await page.route("**/chat", lambda route: route.fulfill(body=frames, headers=headers))
+    async with opened(page) as playground:
+        await playground.ask("q")
+        await playground.ends("complete")
+        await playground.says("the answer")
+        assert await playground.turn.locator(".documents .title").all_inner_texts() == ["d1", "d2", "d3", "d4"]
+        await expect(playground.turn.locator(".score")).to_have_text("score 0.50")
+        await page.reload()
+        await playground.ready()
+        await expect(playground.turn.locator(".documents li")).to_have_count(4)
 
 
 async def test_voices_are_told_apart_and_named(page: Page, stage: Stage) -> None:

@@ -28,6 +28,13 @@ def build():
     return fake.build()
 """
 
+FIGURES_WITH_A_DEFECT = """
+export function figuresOf({ ending }) {
+  if (ending) throw new Error("a defect");
+  return {};
+}
+"""
+
 
 @pytest.fixture
 async def page(chromium: Browser) -> AsyncIterator[Page]:
@@ -101,3 +108,29 @@ async def test_a_run_that_somebody_else_cancels_is_over(page: Page, stage: Stage
         await page.request.post(f"{playground.url}/runs/{run_id}/cancel")
         await expect(playground.problem).to_contain_text("cancelled")
         await playground.ready()
+
+
+async def test_a_defect_in_drawing_an_answer_does_not_keep_the_next_from_being_asked(
+    chromium: Browser, stage: Stage
+) -> None:
+    """The page is ready again, now and after a reload, and leaves out only what it cannot draw."""
+    stage.chunks = 1
+    async with await chromium.new_context() as context:
+        page = await context.new_page()
+        await page.route(
+            "**/figures.js", lambda route: route.fulfill(body=FIGURES_WITH_A_DEFECT, content_type="text/javascript")
+        )
+        async with opened(page) as playground:
+            await playground.ask("q")
+            await playground.says("word ")
+            async with page.expect_event("pageerror") as complaint:
+                stage.proceed.set()
+            assert "a defect" in str(await complaint.value)
+            await playground.ready()
+            await expect(page.locator("#send")).to_be_visible()
+            await expect(page.locator("#announcer")).to_have_text("Answer: word")
+            await page.reload()
+            await playground.ready()
+            await expect(playground.turns).to_have_count(0)
+            await playground.ask("r")
+            await playground.says("word ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, Page, Route
 
     from tests.conftest import Served
     from tests.fakes import Stage
@@ -33,6 +34,16 @@ for (const [target, name] of [[window, "pagehide"], [document, "visibilitychange
   target.addEventListener(name, (event) => event.stopImmediatePropagation(), true);
 """
 
+# As where the network takes its time, for as long as the page is there.
+HOLDS_THE_QUESTION = """() => {
+    const send = window.fetch;
+    window.fetch = (address, options) => {
+        if (address !== 'chat') return send(address, options);
+        window.asked = options.body;
+        return new Promise(() => {});
+    };
+}"""
+JSON = {"Content-Type": "application/json"}
 
 # Keeps what the state line says, however short the time that it says it.
 NOTES_STATES = """() => {
@@ -119,6 +130,41 @@ async def test_a_run_that_is_gone_is_said_to_be(page: Page, stage: Stage) -> Non
         await expect(playground.turns).to_have_count(1)
 
 
+async def test_a_reload_before_the_question_has_arrived_waits_for_it(page: Page, stage: Stage) -> None:
+    """The page may be back before the request that it sent on its way out."""
+    stage.chunks = 2
+    stage.proceed.set()
+    attached: list[str] = []
+    asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def late(route: Route) -> None:
+        attached.append(route.request.url)
+        if len(attached) > 1:
+            await page.request.post(f"{playground.url}/chat", data=await asked, headers=JSON)
+        await route.continue_()
+
+    await page.route("**/runs/*/events*", late)
+    async with opened(page) as playground:
+        asked.set_result(await _ask_and_reload_at_once(playground))
+        await playground.ends("complete")
+        await playground.says("word word ")
+        assert (len(attached), len(stage.received)) == (2, 1)
+
+
+async def test_a_question_that_never_arrived_is_said_to_be_lost(page: Page, stage: Stage) -> None:
+    """After one more look; the page does not claim to know why. It can be asked again."""
+    stage.chunks = 2
+    stage.proceed.set()
+    attached: list[str] = []
+    page.on("request", lambda request: attached.append(request.url) if "/runs/" in request.url else None)
+    async with opened(page) as playground:
+        await _ask_and_reload_at_once(playground)
+        await expect(playground.problem).to_contain_text("its question did not arrive, or its run was stopped")
+        assert len(attached) == 2
+        await playground.turn.get_by_role("button", name="Ask again").click()
+        await playground.ends("complete")
+
+
 async def test_a_cut_connection_is_told_and_loses_and_doubles_no_word(
     page: Page, recital: Served, stage: Stage
 ) -> None:
@@ -177,6 +223,15 @@ async def test_the_key_is_sent_and_never_stored(page: Page, tmp_path: Path, stag
         await playground.ready()
         assert await page.input_value("#api-key") == ""
         assert "sk-secret" not in await page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])")
+
+
+async def _ask_and_reload_at_once(playground: Playground) -> str:
+    """Reload before the question is on its way; return the body of its request."""
+    await playground.page.evaluate(HOLDS_THE_QUESTION)
+    await playground.ask("q")
+    asked: str = await (await playground.page.wait_for_function("window.asked")).json_value()
+    await playground.page.reload()
+    return asked
 
 
 def _without_openings(html: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,19 @@ HAYSTREAM = {
 
 def build():
     return fake.build()
+"""
+
+NAMES_OF_ALL_KINDS = """
+from haystack import Pipeline
+
+from tests.fakes import AsyncFake
+
+
+def build():
+    pipeline = Pipeline()
+    for name in ("größe", "gräße", "a b"):
+        pipeline.add_component(name, AsyncFake())
+    return pipeline
 """
 
 
@@ -196,3 +210,43 @@ async def test_a_pipeline_that_failed_to_load_says_why(page: Page, tmp_path: Pat
         await expect(row.locator(".error")).to_be_visible()
         assert "build" in await row.locator(".error").inner_text()
         await expect(radio).to_have_accessible_description(await row.locator(".words").inner_text())
+
+
+async def test_names_with_blanks_and_umlauts_are_told_apart(page: Page, tmp_path: Path) -> None:
+    """Each control has its own label, and each pipeline its own name and description."""
+    (tmp_path / "my own.py").write_text(f'"""What it is for."""{NAMES_OF_ALL_KINDS}')
+    async with opened(page, tmp_path, "my own"):
+        radio = page.get_by_role("radio")
+        await expect(radio).to_have_accessible_name("my own")
+        await expect(radio).to_have_accessible_description("What it is for.")
+        await page.click("#inputs > summary")
+        for name in ("größe", "gräße", "a b"):
+            group = page.get_by_role("group", name=name, exact=True)
+            await group.get_by_label("top_k").fill(name)
+            await expect(group.get_by_label("top_k")).to_have_value(name)
+        ids = await page.evaluate("[...document.querySelectorAll('[id]')].map(({ id }) => id)")
+        assert len(ids) == len(set(ids))
+        assert not any(re.search(r"\s", each) for each in ids)
+
+
+async def test_escape_in_a_field_of_the_form_leaves_the_answer_alone(page: Page, stage: Stage) -> None:
+    """There it means the field; anywhere else it stops the answer."""
+    stage.chunks = 1
+    async with opened(page) as playground:
+        await page.click("#inputs > summary")
+        await playground.ask("q")
+        await playground.says("word ")
+        await page.press("#inputs input", "Escape")
+        stage.proceed.set()
+        await playground.ends("complete")
+
+
+async def test_escape_on_the_page_stops_the_answer(page: Page, stage: Stage) -> None:
+    """Also where nothing has the focus."""
+    stage.chunks = 1
+    async with opened(page) as playground:
+        await playground.ask("q")
+        await playground.says("word ")
+        await page.evaluate("document.activeElement.blur()")
+        await page.keyboard.press("Escape")
+        await playground.ends("stopped")

@@ -88,7 +88,7 @@ async def get_chat(
     The run waits for a reader who was cut off for `HAYSTREAM_GATEWAY_RECONNECT_SECONDS`. An EventSource comes back to
     the same address by itself, with the id of the last frame that it has, and gets what follows.
     """
-    check_site(request.headers, here.settings.cors_origins)
+    check_site(request.method, request.headers, here.settings.cors_origins)
     if last_event_id:
         return await _attached(request, here, last_event_id, labels=query.label_components)
     message = query.message(here.settings.gateway_reconnect_seconds)
@@ -118,7 +118,7 @@ async def run_events(
 @router.post("/runs/{run_id}/cancel", responses={**example({"run_id": "sky-1"}), **problems(404, 422)})
 async def cancel_run(request: Request, here: Here, run_id: RunId) -> dict[str, str]:
     """Stop a run, and the model with it. A run that has ended already stays as it is."""
-    check_site(request.headers, here.settings.cors_origins)
+    check_site(request.method, request.headers, here.settings.cors_origins)
     await here.upstream.cancel(run_id, metadata_of(request))
     return {"run_id": run_id}
 

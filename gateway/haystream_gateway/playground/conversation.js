@@ -1,8 +1,9 @@
 // The turns of a conversation and what was chosen for it, kept for as long as the tab is open. Never the key.
 
+import { store, stored } from "./storage.js";
 import { Turn } from "./turn.js";
 
-const KEY = "haystream.conversation";
+const LONGEST_CHAT_BYTES = 3 * 1024 * 1024; // the service takes 4 MiB, with all that is sent besides
 
 export class Conversation {
   constructor({ pipeline = "", settings = {}, turns = [] } = {}) {
@@ -13,37 +14,42 @@ export class Conversation {
 
   static restored() {
     try {
-      return new Conversation(JSON.parse(sessionStorage.getItem(KEY)) ?? {});
+      return new Conversation(stored());
     } catch {
-      return new Conversation(); // storage that is forbidden, or of another version
+      return new Conversation(); // storage that is forbidden, or broken
     }
   }
 
-  /** Store all; where there is too much, without the oldest turns. */
   save() {
-    for (let oldest = 0; oldest <= this.turns.length; oldest++) {
-      try {
-        sessionStorage.setItem(KEY, JSON.stringify({ ...this, turns: this.turns.slice(oldest) }));
-        return;
-      } catch {
-        // over the browser's quota: try with one turn less
-      }
-    }
+    store(this);
   }
 
-  get newest() {
-    return this.turns.at(-1);
+  drop(turn) {
+    this.turns = this.turns.filter((each) => each !== turn);
   }
 
-  /** Return what a request asks: the question alone, or the whole chat so far. A turn without an answer was none. */
+  /**
+   * Return `{asked, unsent}`: what a request asks, the question alone or the chat so far, and how many of the oldest
+   * turns are not in it for their length. A turn without an answer was none.
+   */
   asking(question) {
-    const messages = this.turns
-      .filter(({ answer }) => answer)
-      .flatMap((turn) => [
-        { role: "user", content: turn.question },
-        { role: "assistant", content: turn.answer },
-      ]);
-    if (!messages.length) return { query: question };
-    return { messages: [...messages, { role: "user", content: question }] };
+    const newest = { role: "user", content: question };
+    const chats = this.turns.filter(({ answer }) => answer).map(messagesOf);
+    const sent = newestWithin(LONGEST_CHAT_BYTES - bytesOf(newest), chats);
+    const asked = sent.length ? { messages: [...sent.flat(), newest] } : { query: question };
+    return { asked, unsent: chats.length - sent.length };
   }
 }
+
+const messagesOf = ({ question, answer }) => [
+  { role: "user", content: question },
+  { role: "assistant", content: answer },
+];
+
+/** Return as many of the newest as fit, without a gap. */
+function newestWithin(bytes, chats) {
+  const oldest = chats.findLastIndex((messages) => (bytes -= bytesOf(messages)) < 0);
+  return chats.slice(oldest + 1);
+}
+
+const bytesOf = (value) => new TextEncoder().encode(JSON.stringify(value)).length;

@@ -7,7 +7,7 @@ const TITLES = ["title", "name", "file_path", "source", "url"]; // what Haystack
 
 export class DocumentsView {
   constructor({ component, documents }) {
-    const best = Math.max(0, ...documents.map(({ score }) => score ?? 0));
+    const best = Math.max(0, ...documents.map(({ score }) => score).filter(Number.isFinite));
     this.element = element(
       "details",
       { className: "documents", open: true },
@@ -36,7 +36,7 @@ function itemOf({ id, content, score, meta, truncated }, best) {
         "summary",
         {},
         element("span", { className: "title" }, title),
-        ...(score === undefined ? [] : [scoreOf(score, best)]),
+        ...(Number.isFinite(score) ? [scoreOf(score, best)] : []), // Infinity and NaN come as text, if at all
         element("span", { className: "excerpt" }, content),
       ),
       element("p", { className: "content" }, content, truncated ? " … (cut)" : ""),

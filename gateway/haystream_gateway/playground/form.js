@@ -4,9 +4,8 @@ import { element } from "./elements.js";
 import { asTyped, valueOf } from "./schema.js";
 
 export class FieldView {
-  constructor(field, typed, onChange) {
+  constructor(field, id, typed, onChange) {
     this.field = field;
-    const id = `field-${field.path.replaceAll(/[^\w-]/g, "-")}`;
     this.control = controlOf(field, { id, value: typed });
     this.note = element("p", { id: `${id}-note`, className: "note" }, field.note);
     this.complaint = element("p", { id: `${id}-complaint`, className: "complaint" });
@@ -76,7 +75,10 @@ export class FieldGroup {
 
   /** Show fields with what was typed there before, each component's under its name. */
   show(fields, typed = {}) {
-    this.views = fields.map((field) => new FieldView(field, typed[field.path] ?? "", this.onChange));
+    const idOf = (index) => `${this.details.id}-${index}`; // a path may have any letters
+    this.views = fields.map(
+      (field, index) => new FieldView(field, idOf(index), typed[field.path] ?? "", this.onChange),
+    );
     this.details.querySelector(".fields").replaceChildren(...this.grouped());
     this.details.hidden = fields.length === 0;
     this.details.open ||= fields.some(({ isRequired }) => isRequired);

@@ -10,13 +10,14 @@ export class Picker {
 
   show(pipelines, chosen) {
     const hadFocus = this.list.contains(document.activeElement);
-    this.list.replaceChildren(this.list.querySelector("legend"), ...pipelines.map((each) => rowOf(each, chosen)));
+    const rows = pipelines.map((each, index) => rowOf(each, index, chosen));
+    this.list.replaceChildren(this.list.querySelector("legend"), ...rows);
     if (hadFocus) this.list.querySelector("input:checked")?.focus();
   }
 }
 
-function rowOf({ name, description, ready, error }, chosen) {
-  const id = `pipeline-${name}`;
+function rowOf({ name, description, ready, error }, index, chosen) {
+  const id = `pipeline-${index}`; // a name may have blanks, which divide a list of ids
   const radio = element("input", {
     type: "radio",
     name: "pipeline",

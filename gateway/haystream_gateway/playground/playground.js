@@ -28,9 +28,10 @@ function ask(question) {
     panel.showField(settings.firstWrong);
     return false;
   }
-  const turn = new Turn({ question, pipeline: conversation.pipeline, runId: newRunId() });
+  const { asked, unsent } = conversation.asking(question);
+  const turn = new Turn({ question, pipeline: conversation.pipeline, runId: newRunId(), unsent });
   const request = {
-    ...conversation.asking(question),
+    ...asked,
     ...extras,
     pipeline: conversation.pipeline,
     run_id: turn.runId,
@@ -93,34 +94,59 @@ async function read(turn, view, request) {
   } catch (error) {
     if (controller.signal.aborted) turn.end({ kind: "stopped" });
     else fail(turn, error, request);
+  } finally {
+    if (running?.turn === turn) finish();
   }
-  if (running?.turn === turn) finish();
 }
 
 function fail(turn, error, request) {
-  const isGone = error.reason === "RUN_NOT_FOUND";
-  turn.fail(isGone ? "The rest of this answer is lost: its run was stopped while nobody read it." : wordsOf(error));
+  turn.fail(error.reason === "RUN_NOT_FOUND" ? lostWords(turn) : wordsOf(error));
   const wrong = request && settings.complain(error);
   if (wrong) panel.showField(wrong);
 }
 
+function lostWords({ seq }) {
+  return seq === 0
+    ? "This answer is lost: its question did not arrive, or its run was stopped while nobody read it."
+    : "The rest of this answer is lost: its run was stopped while nobody read it.";
+}
+
+/** Whatever becomes of the drawing, the next question can be asked. */
 function finish() {
   const { turn } = running;
-  draw();
-  running = null;
-  rest();
-  readOut(turn);
-  conversation.save();
+  try {
+    draw();
+  } finally {
+    running = null;
+    rest();
+    readOut(turn);
+    conversation.save();
+  }
 }
 
 // Showing
 
 function shown(turn) {
   const view = new TurnView(turn, { onAgain: () => askAgain(turn, view) });
+  view.show();
   at("turns").append(view.element);
   at("welcome").hidden = true;
-  view.show();
   return view;
+}
+
+/** Show a turn that was stored, and read on where it has no end. One that cannot be drawn is dropped. */
+function restore(turn) {
+  let view;
+  try {
+    view = shown(turn);
+  } catch (error) {
+    console.warn("An earlier turn cannot be shown.", error);
+    conversation.drop(turn);
+    return;
+  }
+  if (turn.isOver) return;
+  turn.isBroken = true;
+  read(turn, view);
 }
 
 let isDrawing = false;
@@ -175,7 +201,7 @@ at("new").addEventListener("click", startOver);
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing) return;
   if (panel.isOpen()) panel.close();
-  else stop();
+  else if (!event.target.closest("#settings :is(input, select, textarea)")) stop(); // a field has its own use for it
 });
 addEventListener("pagehide", () => conversation.save());
 document.addEventListener("visibilitychange", () => {
@@ -183,10 +209,5 @@ document.addEventListener("visibilitychange", () => {
   else conversation.save(); // a phone may end a page that nobody sees without a word
 });
 
-for (const turn of conversation.turns) {
-  const view = shown(turn);
-  if (turn.isOver) continue;
-  turn.isBroken = true;
-  read(turn, view);
-}
 catalogue.refresh();
+for (const turn of conversation.turns) restore(turn);

@@ -45,7 +45,8 @@ export async function* framesOf({ runId, seq, request, signal }, { onLost, onCon
         if (frame.event === "end" || frame.event === "error") return;
       }
     } catch (error) {
-      if (signal.aborted || isFinal(error, request)) throw error;
+      const isEarly = error.reason === "RUN_NOT_FOUND" && seq === 0 && attempt === 0; // its question may be on the way
+      if (signal.aborted || (isFinal(error, request) && !isEarly)) throw error;
       trouble = error instanceof Refusal ? error.message : "The gateway cannot be reached.";
     }
     if (attempt === WAITS.length) throw new Lost(trouble);

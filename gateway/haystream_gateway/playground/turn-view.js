@@ -12,6 +12,7 @@ export class TurnView {
     this.turn = turn;
     this.findings = [];
     this.voices = [];
+    const unsent = element("p", { className: "note unsent", hidden: !turn.unsent }, unsentWords(turn.unsent));
     this.pipeline = element("p", { className: "answerer" });
     this.found = element("div", { className: "found" });
     this.spoken = element("div", { className: "voices" });
@@ -22,6 +23,7 @@ export class TurnView {
       "article",
       {},
       element("h2", { className: "question" }, turn.question),
+      unsent,
       this.pipeline,
       this.found,
       this.spoken,
@@ -43,6 +45,11 @@ export class TurnView {
     this.problem.show(turn.ending);
     this.figures.show(turn);
   }
+}
+
+function unsentWords(turns) {
+  const which = turns === 1 ? "the oldest turn" : `the ${turns} oldest turns`;
+  return `Too long to be sent with this question: ${which} of the conversation.`;
 }
 
 /** What one component says. Its name is shown where there are several. */
@@ -94,11 +101,12 @@ class FiguresView {
 }
 
 function particularsOf({ runId, pipeline, ending }) {
-  const { usage = [], outputs = {}, omitted_outputs: omitted = [] } = ending;
+  const { usage = [], outputs = {}, omitted_outputs: omitted = [], unkept_outputs: unkept = [] } = ending;
   const parts = [note(`Pipeline ${pipeline}, run ${runId}`)];
   if (usage.length) parts.push(usageTable(usage));
   if (Object.keys(outputs).length) parts.push(outputsView(outputs));
   if (omitted.length) parts.push(note(`Outputs too large to send: ${omitted.join(", ")}`));
+  if (unkept.length) parts.push(note(`Outputs not kept over the reload, for want of room: ${unkept.join(", ")}`));
   return parts;
 }
 

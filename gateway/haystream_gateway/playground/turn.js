@@ -3,10 +3,11 @@
 const FIRST_TOKENS = new Set(["data", "reasoning", "tool_call"]);
 
 export class Turn {
-  constructor({ question, pipeline, runId }) {
+  constructor({ question, pipeline, runId, unsent }) {
     this.question = question;
     this.pipeline = pipeline;
     this.runId = runId;
+    this.unsent = unsent; // how many turns before it were too long to be sent with it
     this.seq = 0; // of the last frame that was taken
     this.speaker = { component: "", index: 0 }; // whose text comes
     this.findings = []; // {component, documents}
