@@ -117,7 +117,7 @@ class RunStream:
         self._silence.begins()
         try:
             metadata = await self._call.initial_metadata()
-            self.is_silent = TAKEN in metadata
+            self.is_silent = any(name == TAKEN for name, _ in metadata)
             if not self.is_silent:
                 self._first = await self._read()
         except asyncio.CancelledError:
