@@ -180,6 +180,13 @@ def test_documents_are_cut_to_what_fits_into_a_message() -> None:
     assert [batch.documents for batch in document_events("r", [])] == [()]
 
 
+@pytest.mark.parametrize(("score", "sent"), [(0.5, 0.5), (None, None), (float("nan"), None), (float("inf"), None)])
+def test_a_score_that_is_no_number_is_none(score: float | None, sent: float | None) -> None:
+    """JSON has no words for it, and whoever reads it would stumble."""
+    [batch] = document_events("r", [Document(id="d", content="x", score=score)])
+    assert [document.score for document in batch.documents] == [sent]
+
+
 @pytest.mark.parametrize(
     ("exit_reason", "said", "reason"),
     [
