@@ -38,7 +38,7 @@ def noting_stop(path: str) -> Generator[None]:
     """Where the block is left before its end, write when: nanoseconds of the clock that all processes share."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # a cancellation, above all, and whatever else stops a model
         if path:
             # One write, since somebody waits for the whole number; or nobody any more, and then the file is gone.
             with suppress(FileNotFoundError), Path(path).open("r+b") as file:

@@ -75,6 +75,14 @@ class Stage:
     meta: dict[str, Any] = field(default_factory=lambda: {"finish_reason": "stop"})
     said: int = 0
 
+    async def stands_still(self) -> int:
+        """Wait until the model is held back; return how often it has spoken. No event tells that nothing happens."""
+        said = -1
+        while said != self.said:
+            said = self.said
+            await asyncio.sleep(0.3)
+        return said
+
     @property
     def chunk(self) -> StreamingChunk:
         """The next chunk."""

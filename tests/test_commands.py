@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.ending import Disconnected
-from tests.conftest import ROOT, SHIPPED
+from tests.conftest import ROOT, SHIPPED, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -219,3 +219,24 @@ async def test_a_signal_ends_the_gateways_streams_with_a_frame_that_says_come_ba
     (run,) = fake.runs
     assert run.is_in_grace
     run.stop(Disconnected())
+
+
+async def test_a_second_signal_ends_the_gateway_at_once(stage: Stage) -> None:
+    """Whoever presses Ctrl-C again does not want to wait for a reader who takes nothing."""
+    stage.chunks, stage.text = 50_000, "x" * 1000
+    async with served(default_pipeline="fake") as running:
+        async with started("haystream_gateway", HAYSTREAM_TARGET=running.address) as process:
+            reader, writer = await asyncio.open_connection(*(await address_of(process)).split(":"))
+            writer.write(b"GET /chat?query=q HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"event: data")
+            await stage.stands_still()
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            while b"draining" not in await process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(1):  # a drain would wait for its reader for two seconds
+                assert await process.wait() == 1
+            writer.transport.abort()
+        for run in running.runs:
+            run.stop(Disconnected())

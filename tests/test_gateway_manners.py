@@ -273,19 +273,6 @@ async def test_only_the_service_can_say_a_runs_last_word(status: Status | None, 
     assert json.loads(error.data)["last_seq"] == 3
 
 
-async def test_leaving_before_the_service_has_answered_cancels_the_call() -> None:
-    """While it builds a pipeline or fetches a picture, for example: nothing is started for nobody."""
-    service = Scripted([], waits=True)
-    async with behind_gateway(service) as browser:
-        asking = asyncio.create_task(browser.http.post("/chat", json={"query": "q"}))
-        await service.asked.wait()
-        asking.cancel()
-        async with asyncio.timeout(1):
-            await service.left.wait()
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-
-
 async def test_a_gateway_that_drains_begins_no_stream(page: Browser, stage: Stage) -> None:
     """On a connection that was there before, for example."""
     await page.http.get("/livez")

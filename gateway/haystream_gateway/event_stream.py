@@ -65,7 +65,7 @@ class EventStream(StreamingResponse):
                     yield frame
         except Rejection as rejection:
             yield self._last_frame(rejection.problem)
-        except Exception:
+        except Exception:  # a defect, whatever it is: the reader is to have a last frame all the same
             log.exception("defect run_id=%s", stream.run_id)
             stream.ending = DEFECT.reason
             yield self._last_frame(replace(DEFECT, run_id=stream.run_id, last_seq=stream.last_seq))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers, MutableHeaders
 
 from haystream_gateway.callers import REQUEST_ID
-from haystream_gateway.problems import DEFECT
 from haystream_gateway.sites import UNKNOWN_HOST, is_known_host
 
 if TYPE_CHECKING:
@@ -68,10 +67,8 @@ class Manners:
 
         try:
             await self._app(scope, receive, send_politely)
-        except Exception:
+        except Exception:  # a defect: it was answered in fixed words, and is raised again to be logged with its id
             log.exception("defect request_id=%s", request_id)
-            if not status:
-                await DEFECT.response()(scope, receive, send_politely)
         finally:
             self._note(scope, status, time.monotonic() - began, request_id)
 
