@@ -70,13 +70,13 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.bench: $(VENV)/.run
 	@echo "Adding the contestants of the benchmark ..."
-	@$(PIP) --editable '.[gateway,local,experimental,bench]'
+	@$(PIP) --editable '.[gateway,local,experimental,otel,bench]'
 	@touch $@
 
 # With the benchmark's packages: its types are checked, and a test runs it.
 $(VENV)/.dev: $(VENV)/.bench tests/browser/package.json tests/browser/package-lock.json
 	@echo "Adding the tools for tests and lint ..."
-	@$(PIP) --no-compile --editable '.[gateway,local,experimental,bench,dev]'
+	@$(PIP) --no-compile --editable '.[gateway,local,experimental,otel,bench,dev]'
 	@$(NPM) ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
