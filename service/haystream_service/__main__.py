@@ -12,12 +12,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import uvloop
-from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from haystream_service.logs import Secrets, set_up_logging
-from haystream_service.settings import Settings, complaint_about
+from haystream_service.settings import Settings, complaint_about, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,17 +28,13 @@ if TYPE_CHECKING:
 
 THREADS = "haystream-"
 IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
-LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-NOT_OFFERED = ("HAYSTREAM_TLS_", "HAYSTREAM_TOKENS_FILE", "HAYSTREAM_JWT_")
 
 
 def main() -> NoReturn:
     """Serve until a signal says otherwise; exit 0 then, and 1 with one line where it cannot begin."""
     # Haystack reports to its makers at import unless told not to; who wants that sets the variable.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
-    if unknown := _not_offered():
-        _refuse(f"{unknown}: this version has no encryption and no authentication; unset it")
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
@@ -63,7 +58,7 @@ async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets)
     try:
         async with serving(settings, log, hidden) as service, look_again.within(service.registry):
             host = settings.listen.rpartition(":")[0]
-            if host not in LOOPBACK:
+            if not (settings.has_authentication or is_loopback(settings.listen)):
                 log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
             log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
             settling = asyncio.create_task(_settle(service.loaded), name="settle")
@@ -127,12 +122,6 @@ def _leave_stuck_threads() -> None:
 def _secrets() -> list[str]:
     """Return what no line of the log may show: what the environment calls a key, a token, a secret or a password."""
     return [value for name, value in os.environ.items() if name.upper().endswith(SECRET_NAMES)]
-
-
-def _not_offered() -> str:
-    """Return a setting of the contract whose absence would be dangerous to overlook."""
-    names = {**dotenv_values(".env"), **os.environ}
-    return next((name for name in sorted(names) if name.startswith(NOT_OFFERED)), "")
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -28,6 +28,35 @@ class InvalidRequest(Refusal):
         self.violations = violations
 
 
+class NotAuthenticated(Refusal):
+    """Nobody who may call. `reason` is one of the contract's words; the text never says what was sent."""
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(cure)
+        self.reason = reason
+
+
+class IdentityUnavailable(Refusal):
+    """Who calls cannot be told just now: the issuer's keys are not to be had."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys that your token would be checked with are not to be had; try again in a moment")
+
+
+class PipelineForbidden(Refusal):
+    """The caller may not call this pipeline. Whether there is one is not said."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"pipeline: you may not call {name!r}; ListPipelines names those that you may")
+
+
+class ApiKeyForbidden(Refusal):
+    """The caller may not bring a provider's key."""
+
+    def __init__(self) -> None:
+        super().__init__("api_key: you may not bring a provider's key of your own; leave it out")
+
+
 class PipelineNotFound(Refusal):
     """No pipeline has this name."""
 
@@ -69,6 +98,28 @@ class TooManyRuns(Refusal):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"all {limit} runs of this service are taken; try again in a moment")
+
+
+class TooManyRunsOfYours(Refusal):
+    """The caller has as many runs as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you have {limit} runs, and may have no more at once; try again when one of them is over")
+
+
+class TooManyRunsAMinute(Refusal):
+    """The caller begins runs more often than it may. `retry_seconds` is when the next one fits."""
+
+    def __init__(self, limit: int, retry_seconds: float) -> None:
+        super().__init__(f"you may begin {limit} runs a minute; try again in {retry_seconds:.1f} s")
+        self.retry_seconds = retry_seconds
+
+
+class TooManyReaders(Refusal):
+    """The service has as many readers as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"all {limit} readers that this service may have are there; try again in a moment")
 
 
 class TooManyImages(Refusal):

@@ -73,12 +73,20 @@ _FAILURES = {
 }
 
 
-def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911 - the table
+def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911, PLR0912 - the table
     """Return what a caller sees of a request that was refused."""
     text = _clipped(str(refusal))
     match refusal:
         case errors.InvalidRequest():
             return Status(Code.INVALID_ARGUMENT, "INVALID_REQUEST", text, violations=refusal.violations)
+        case errors.NotAuthenticated(reason=reason):
+            return Status(Code.UNAUTHENTICATED, reason, text)
+        case errors.IdentityUnavailable():
+            return Status(Code.UNAVAILABLE, "IDENTITY_UNAVAILABLE", text, RETRY_SECONDS)
+        case errors.PipelineForbidden():
+            return Status(Code.PERMISSION_DENIED, "PIPELINE_FORBIDDEN", text)
+        case errors.ApiKeyForbidden():
+            return Status(Code.PERMISSION_DENIED, "API_KEY_FORBIDDEN", text)
         case errors.PipelineNotFound():
             violation = errors.Violation("pipeline", text)
             return Status(Code.NOT_FOUND, "PIPELINE_NOT_FOUND", text, violations=[violation])
@@ -94,6 +102,12 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911
             return Status(Code.NOT_FOUND, "RUN_NOT_FOUND", text)
         case errors.TooManyRuns():
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS", text, RETRY_SECONDS)
+        case errors.TooManyRunsOfYours():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS_OF_YOURS", text, RETRY_SECONDS)
+        case errors.TooManyRunsAMinute(retry_seconds=seconds):
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS_A_MINUTE", text, seconds)
+        case errors.TooManyReaders():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_READERS", text, RETRY_SECONDS)
         case errors.TooManyImages():
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_IMAGES", text, RETRY_SECONDS)
         case errors.ServiceDraining():
