@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import secrets
 import traceback
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.errors import InvalidRequest, Refusal, RunExists, Violation
+from haystream_service.door import caller
+from haystream_service.errors import ApiKeyForbidden, InvalidRequest, Refusal, RunExists, Violation
 from haystream_service.logs import redacted
 from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
+from haystream_service.rpc import abort, headers, request_id_of
 from haystream_service.run.ending import WORTH_RETRYING, Failed, Failure, FailureKind
 from haystream_service.run.run import Budget
 from haystream_service.run.runs import new_run_id
@@ -33,15 +34,11 @@ if TYPE_CHECKING:
     from haystream_service.attachments import Attachments
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
+    from haystream_service.rpc import Context
     from haystream_service.run.ending import Ending
     from haystream_service.run.run import OnDisconnect, Run
     from haystream_service.run.runs import Runs
     from haystream_service.run.store import EndedRun
-    from haystream_service.status import Status
-    from haystream_service.stream import Context
-
-# Whoever calls: until callers are told apart, all of them are one.
-ANYONE = "anyone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,37 +79,41 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> None:
         async with self._answering(context):
             check_run_id(request.run_id)
-            run = await self._runs.get(request.run_id, ANYONE)
+            run = await self._runs.get(request.run_id, caller.get().name)
             if request.after_seq > run.log.last_seq:
                 cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
                 raise InvalidRequest(Violation("after_seq", cure))
             if run.ending is None:  # it may say nothing for a while, and its reader is to know that it is there
-                await context.send_initial_metadata(_metadata({"run_id": run.record.id}))
+                await context.send_initial_metadata(headers({"run_id": run.record.id}))
             reader = StreamReader(context, chat_pb2.ResumeResponse)
             await self._stream(run, reader, leads=False, after_seq=request.after_seq)
 
     async def Cancel(self, request: chat_pb2.CancelRequest, context: Context) -> chat_pb2.CancelResponse:
         async with self._answering(context):
             check_run_id(request.run_id)
-            await self._runs.cancel(request.run_id, ANYONE)
+            await self._runs.cancel(request.run_id, caller.get().name)
             return chat_pb2.CancelResponse()
 
     async def ListPipelines(
         self, request: chat_pb2.ListPipelinesRequest, context: Context
     ) -> chat_pb2.ListPipelinesResponse:
         async with self._answering(context):
+            may_call = caller.get().rights.may_call
             return chat_pb2.ListPipelinesResponse(
-                pipelines=[pipeline_message(slot) for slot in self._registry.slots.values()],
-                default_pipeline=self._registry.default,
+                pipelines=[pipeline_message(slot) for name, slot in self._registry.slots.items() if may_call(name)],
+                default_pipeline=self._registry.default_for(may_call),
             )
 
     async def GetPipeline(self, request: chat_pb2.GetPipelineRequest, context: Context) -> chat_pb2.GetPipelineResponse:
         async with self._answering(context):
-            slot = self._registry.slot(request.name)
+            slot = self._registry.slot(request.name, caller.get().rights.may_call)
             return description_message(slot, slot.ready())
 
     async def _run_of(self, request: chat_pb2.ChatRequest, context: Context) -> Run | EndedRun:
         """Return the run that a request attaches to, or else the one that it starts."""
+        principal = caller.get()
+        if request.api_key and not principal.rights.own_api_key:
+            raise ApiKeyForbidden
         if not request.run_id:
             self._runs.admit()
         call = call_of(request)
@@ -121,24 +122,24 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             return run
         if _has_urls(call):
             self._runs.admit()
-            self._registry.slot(request.pipeline).ready()
+            self._registry.slot(request.pipeline, principal.rights.may_call).ready()
             call = replace(call, messages=await self._attachments.fetched(call.messages))
             if run := await self._asked_before(request.run_id, asked):  # in the meantime
                 return run
         self._runs.admit()
-        job = self._registry.job(request.pipeline, call)
+        job = self._registry.job(request.pipeline, call, principal.rights.may_call)
         on_disconnect = on_disconnect_of(request)
         return self._runs.start(
-            RunRecord(request.run_id or new_run_id(), ANYONE, job.pipeline, asked),
+            RunRecord(request.run_id or new_run_id(), principal.name, job.pipeline, asked),
             self._budget(context, on_disconnect, job.seconds),
             on_disconnect,
             job.work,
-            partial(self._report, request_id=_request_id(context), api_key=call.api_key),
+            partial(self._report, request_id=request_id_of(context), api_key=call.api_key),
         )
 
     async def _asked_before(self, run_id: str, asked: bytes) -> Run | EndedRun | None:
         """Return the run of an id to attach to; None where there is none. Raises RunExists where it was asked else."""
-        run = await self._runs.find(run_id, ANYONE) if run_id else None
+        run = await self._runs.find(run_id, caller.get().name) if run_id else None
         if run is None or _is_to_be_repeated(run.ending):
             return None
         if run.record.request_hash != asked:
@@ -160,19 +161,19 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             except grpc.aio.BaseError:  # no defect: the caller went away
                 raise
             except Exception as error:  # noqa: BLE001 - a defect in what is sent has to become a status, too
-                self._log.error("defect", run_id=run.record.id, request_id=_request_id(context), exc_info=error)
+                self._log.error("defect", run_id=run.record.id, request_id=request_id_of(context), exc_info=error)
                 ending = Failed(Failure(FailureKind.DEFECT))
         status = status_of_ending(ending)
         trailers = {"run_id": run.record.id, "last_seq": str(writer.delivered_seq)}
         if status is None:
-            context.set_trailing_metadata(_metadata(trailers))
+            context.set_trailing_metadata(headers(trailers))
             return
         if status is DEFECT:
-            trailers["request_id"] = _request_id(context)
+            trailers["request_id"] = request_id_of(context)
         for usage in run.usage:
             for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
                 trailers[name] = str(int(trailers.get(name, "0")) + getattr(usage, name))
-        await _abort(context, status, trailers)
+        await abort(context, status, trailers)
 
     def _report(self, run: Run, error: BaseException | None, *, request_id: str, api_key: str) -> None:
         """Log how a run ended, with the whole story where a component failed, but not with the caller's key."""
@@ -192,15 +193,15 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         try:
             yield
         except Refusal as refusal:
-            await _abort(context, status_of_refusal(refusal), {})
+            await abort(context, status_of_refusal(refusal), {})
         except grpc.aio.AbortError:
             raise
         except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
             return
         except Exception as error:  # noqa: BLE001 - a defect, whatever it is, has to become a status
-            request_id = _request_id(context)
+            request_id = request_id_of(context)
             self._log.error("defect", request_id=request_id, exc_info=error)
-            await _abort(context, DEFECT, {"request_id": request_id})
+            await abort(context, DEFECT, {"request_id": request_id})
 
 
 def _has_urls(call: Call) -> bool:
@@ -210,21 +211,3 @@ def _has_urls(call: Call) -> bool:
 def _is_to_be_repeated(ending: Ending | None) -> bool:
     """Whether the same request again wants another run: the caller was told to try again, and nothing else helps."""
     return isinstance(ending, Failed) and ending.failure.kind in WORTH_RETRYING
-
-
-async def _abort(context: Context, status: Status, metadata: dict[str, str]) -> NoReturn:
-    trailers = (*_metadata(metadata), *status.trailers(metadata))
-    await context.abort(status.code, status.message, trailers)
-
-
-def _metadata(metadata: dict[str, str]) -> tuple[tuple[str, str | bytes], ...]:
-    names = {"run_id": "x-run-id", "last_seq": "x-last-seq"}
-    return tuple((names[name], value) for name, value in metadata.items() if name in names)
-
-
-def _request_id(context: Context) -> str:
-    """Return the caller's id of the request, where it is fit to be printed, or a new one."""
-    for name, value in context.invocation_metadata() or ():
-        if name == "x-request-id" and isinstance(value, str) and 0 < len(value) <= 128 and value.isprintable():  # noqa: PLR2004
-            return value
-    return secrets.token_hex(8)

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 4  # anything shorter would blot out words
 
-# What keys look like: those of OpenAI, Anthropic and their like, and what follows the words for them.
-_KEYS = re.compile(r"\bsk-[\w-]{6,}|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+")
+# What keys look like: those of OpenAI, Anthropic and their like, Haystream's own tokens, JSON Web Tokens (both parts of
+# which that are JSON begin so), and what follows the words for them.
+_KEYS = re.compile(
+    r"\bsk-[\w-]{6,}|\bhs_[\w-]{16,}|\beyJ[\w-]+\.eyJ[\w-]+\.[\w-]*"
+    r"|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+"
+)
 
 
 class Secrets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc.aio
 
@@ -13,12 +13,11 @@ from haystream_service.run.ending import DeadlineExceeded, Disconnected, Failed,
 
 if TYPE_CHECKING:
     from haystream.v1 import chat_pb2
+    from haystream_service.rpc import Context
     from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry
 
     Response: TypeAlias = type[chat_pb2.ChatResponse | chat_pb2.ResumeResponse]
-
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 # The header that carries a deadline rounds it up by as much as a per cent, so the caller's own clock is the first.
 DEADLINE_SLACK = 0.02

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from haystream_service.errors import (
     ApiKeyRequired,
     InvalidRequest,
     PipelineFileError,
+    PipelineForbidden,
     PipelineNotFound,
     PipelineNotReady,
     Violation,
@@ -18,7 +19,7 @@ from haystream_service.pipelines.files.folder import pipeline_files
 from haystream_service.pipelines.running import prepare, run_pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from haystream_service.pipelines.sharing import SharedPipeline
     from haystream_service.run.events import Finished
     from haystream_service.run.run import Sink, Work
+
+    MayCall: TypeAlias = Callable[[str], bool]
 
 PREFERRED_DEFAULT = "local"
 STILL_SERVED = "; the version before is still served"
@@ -131,18 +134,28 @@ class PipelineRegistry:
                 slot.loaded = None
         self._keyed.close()
 
-    def slot(self, name: str) -> Slot:
-        """Return a pipeline's slot; an empty name means the default. Raises PipelineNotFound, InvalidRequest."""
-        if not name and not self.default:
-            raise InvalidRequest(Violation("pipeline", f"there is no default; name one of {', '.join(self.slots)}"))
-        try:
-            return self.slots[name or self.default]
-        except KeyError:
-            raise PipelineNotFound(name or self.default, list(self.slots)) from None
+    def default_for(self, may_call: MayCall) -> str:
+        """Return the pipeline of requests that name none; empty where there is none for this caller."""
+        return self.default if may_call(self.default) else ""
 
-    def job(self, name: str, call: Call) -> Job:
+    def slot(self, name: str, may_call: MayCall) -> Slot:
+        """Return a pipeline's slot; an empty name means the default. Raises PipelineForbidden before all else.
+
+        Raises PipelineNotFound, or InvalidRequest where there is no default.
+        """
+        names = [name for name in self.slots if may_call(name)]
+        name = name or self.default_for(may_call)
+        if not name:
+            raise InvalidRequest(Violation("pipeline", f"there is no default; name one of {', '.join(names)}"))
+        if not may_call(name):
+            raise PipelineForbidden(name)
+        if name not in self.slots:
+            raise PipelineNotFound(name, names)
+        return self.slots[name]
+
+    def job(self, name: str, call: Call, may_call: MayCall) -> Job:
         """Return what a call comes to, to be run at once. Raises a Refusal where it cannot be served."""
-        loaded = self.slot(name).ready()
+        loaded = self.slot(name, may_call).ready()
         if call.api_key and not loaded.source.takes_api_key:
             raise InvalidRequest(Violation("api_key", f"pipeline {loaded.name!r} does not take a provider's key"))
         if loaded.needs_api_key and not call.api_key:

@@ -1,0 +1,318 @@
+"""Who may call, through the front door: each caller has its own runs and rights, and nobody else gets in."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from jwt.algorithms import ECAlgorithm
+
+from haystream.v1 import chat_pb2
+from tests.calls import all_events, complaint_of, text_of
+from tests.conftest import FAKES, served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.calls import Complaint
+    from tests.conftest import Served
+    from tests.fakes import Stage
+
+ISSUER = "https://issuer.example"
+AUDIENCE = "haystream"
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a caller."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+def hashed(token: str) -> str:
+    """Return a token as the file has it."""
+    return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+BILLING, SUPPORT = bearer("hs_billing-token-0123456789"), bearer("hs_support-token-0123456789")
+
+PRINCIPALS: dict[str, Any] = {
+    "principals": {
+        "billing": {"tokens": [hashed("hs_billing-token-0123456789")]},
+        "support": {
+            "tokens": [hashed("hs_support-token-0123456789")],
+            "pipelines": ["fake", "gone"],
+            "max_runs": 1,
+            "own_api_key": False,
+        },
+    }
+}
+
+
+async def refused(call: grpc.aio.UnaryStreamCall[Any, Any] | grpc.aio.UnaryUnaryCall[Any, Any]) -> Complaint:
+    """Return how a call is refused. Nothing comes before that: clients may send it again elsewhere."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        if isinstance(call, grpc.aio.UnaryUnaryCall):
+            await call
+        else:
+            await all_events(call)
+    assert not await call.initial_metadata()
+    return complaint_of(caught.value)
+
+
+@pytest.fixture
+def tokens_file(tmp_path: Path) -> Path:
+    """Who may call."""
+    path = tmp_path / "tokens.yaml"
+    path.write_text(yaml.safe_dump(PRINCIPALS))
+    return path
+
+
+@pytest.fixture
+async def guarded(stage: Stage, tokens_file: Path) -> AsyncIterator[Served]:
+    """A service that asks for tokens."""
+    async with served(default_pipeline="fake", tokens_file=tokens_file) as running:
+        yield running
+    stage.proceed.set()
+
+
+async def test_who_has_a_token_gets_an_answer(guarded: Served, stage: Stage) -> None:
+    """As anybody does where nobody is asked."""
+    stage.proceed.set()
+    stage.chunks = 2
+    events = await all_events(guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=BILLING))
+    assert text_of(events) == "word word "
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ((), "CREDENTIALS_MISSING"),
+        (bearer("hs_nobody"), "TOKEN_INVALID"),
+        (bearer(""), "TOKEN_INVALID"),
+        ((("authorization", "Basic YTpi"),), "TOKEN_INVALID"),
+        ((*BILLING, *BILLING), "TOKEN_INVALID"),
+        (bearer("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0."), "TOKEN_INVALID"),
+    ],
+)
+async def test_nobody_else_reaches_any_rpc(guarded: Served, metadata: tuple[tuple[str, str], ...], reason: str) -> None:
+    """Each says why, in words that do not repeat what was sent."""
+    stub = guarded.stub
+    calls: list[grpc.aio.UnaryStreamCall[Any, Any] | grpc.aio.UnaryUnaryCall[Any, Any]] = [
+        stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=metadata),
+        stub.Resume(chat_pb2.ResumeRequest(run_id="r"), metadata=metadata),
+        stub.Cancel(chat_pb2.CancelRequest(run_id="r"), metadata=metadata),
+        stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=metadata),
+        stub.GetPipeline(chat_pb2.GetPipelineRequest(), metadata=metadata),
+    ]
+    for call in calls:
+        complaint = await refused(call)
+        assert (complaint.code, complaint.reason) == ("UNAUTHENTICATED", reason)
+        assert "hs_nobody" not in complaint.message
+    assert len(guarded.runs) == 0
+
+
+async def test_a_stranger_is_refused_before_its_request_is_read(guarded: Served) -> None:
+    """Nobody has to hold 16 MiB for somebody who may not call: here the request never comes."""
+    call: grpc.aio.StreamStreamCall[Any, Any] = guarded.channel.stream_stream("/haystream.v1.ChatService/Chat")()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert complaint_of(caught.value).reason == "CREDENTIALS_MISSING"
+
+
+async def test_health_and_reflection_answer_everybody(guarded: Served) -> None:
+    """Whoever watches over the service has no token."""
+    health = health_pb2_grpc.HealthStub(guarded.channel)
+    answer = await health.Check(health_pb2.HealthCheckRequest(service="haystream.v1.ChatService"))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(guarded.channel)  # type: ignore[arg-type]  # or aio's
+    call = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    (names,) = [response.list_services_response.service async for response in call]
+    assert "haystream.v1.ChatService" in {service.name for service in names}
+
+
+async def test_a_run_is_its_callers_alone(guarded: Served, stage: Stage) -> None:
+    """Nobody else can read it, stop it, or learn that it is there. The same id is free to others."""
+    stage.chunks = 1
+    request = chat_pb2.ChatRequest(query="q", run_id="mine")
+    mine = guarded.stub.Chat(request, metadata=BILLING)
+    await mine.read()
+    for call in (
+        guarded.stub.Resume(chat_pb2.ResumeRequest(run_id="mine"), metadata=SUPPORT),
+        guarded.stub.Cancel(chat_pb2.CancelRequest(run_id="mine"), metadata=SUPPORT),
+        guarded.stub.Resume(chat_pb2.ResumeRequest(run_id="no-such-run"), metadata=SUPPORT),
+    ):
+        assert (await refused(call)).reason == "RUN_NOT_FOUND"
+    theirs = guarded.stub.Chat(request, metadata=SUPPORT)
+    await theirs.read()
+    assert {run.record.key for run in guarded.runs} == {("billing", "mine"), ("support", "mine")}
+    await guarded.stub.Cancel(chat_pb2.CancelRequest(run_id="mine"), metadata=SUPPORT)
+    assert (await refused_later(theirs)).reason == "RUN_CANCELLED"
+    stage.proceed.set()
+    assert (await all_events(mine))[-1].HasField("finished")
+    again = await all_events(guarded.stub.Resume(chat_pb2.ResumeRequest(run_id="mine"), metadata=BILLING))
+    assert again[-1].HasField("finished")
+
+
+async def refused_later(call: grpc.aio.UnaryStreamCall[Any, Any]) -> Complaint:
+    """Return how a stream that has begun ends."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await all_events(call)
+    return complaint_of(caught.value)
+
+
+async def test_a_caller_sees_and_calls_its_own_pipelines_alone(guarded: Served, stage: Stage) -> None:
+    """Of the others it does not learn whether they are there."""
+    stub = guarded.stub
+    listed = await stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=SUPPORT)
+    assert [pipeline.name for pipeline in listed.pipelines] == ["fake"]
+    everything = await stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=BILLING)
+    assert len(everything.pipelines) > 1
+    for name in ("threaded", "no-such-pipeline"):
+        for call in (
+            stub.Chat(chat_pb2.ChatRequest(query="q", pipeline=name), metadata=SUPPORT),
+            stub.GetPipeline(chat_pb2.GetPipelineRequest(name=name), metadata=SUPPORT),
+        ):
+            complaint = await refused(call)
+            assert (complaint.code, complaint.reason) == ("PERMISSION_DENIED", "PIPELINE_FORBIDDEN")
+    missing = await refused(stub.GetPipeline(chat_pb2.GetPipelineRequest(name="gone"), metadata=SUPPORT))
+    assert missing.reason == "PIPELINE_NOT_FOUND"
+    assert "threaded" not in missing.message
+
+
+async def test_a_default_that_a_caller_may_not_call_is_none(stage: Stage, tokens_file: Path) -> None:
+    """It is told what it may name."""
+    async with served(default_pipeline="threaded", tokens_file=tokens_file) as running:
+        listed = await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=SUPPORT)
+        assert listed.default_pipeline == ""
+        complaint = await refused(running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=SUPPORT))
+    assert complaint.fields == {"pipeline": "there is no default; name one of fake"}
+
+
+async def test_a_callers_own_key_is_a_right(guarded: Served) -> None:
+    """Who does not have it is told so, and nothing is built."""
+    complaint = await refused(guarded.stub.Chat(chat_pb2.ChatRequest(query="q", api_key="sk-mine"), metadata=SUPPORT))
+    assert (complaint.code, complaint.reason) == ("PERMISSION_DENIED", "API_KEY_FORBIDDEN")
+    allowed = await refused(guarded.stub.Chat(chat_pb2.ChatRequest(query="q", api_key="sk-mine"), metadata=BILLING))
+    assert allowed.fields == {"api_key": "pipeline 'fake' does not take a provider's key"}
+
+
+async def test_a_callers_runs_at_once_are_counted_apart(guarded: Served, stage: Stage) -> None:
+    """One that has all it may have takes nothing from the others."""
+    stage.chunks = 1
+    first = guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=SUPPORT)
+    await first.read()
+    complaint = await refused(guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=SUPPORT))
+    assert (complaint.code, complaint.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_RUNS_OF_YOURS")
+    assert complaint.retry_seconds
+    other = guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=BILLING)
+    await other.read()
+    stage.proceed.set()
+    assert (await all_events(first))[-1].HasField("finished")
+    assert (await all_events(other))[-1].HasField("finished")
+    await guarded.runs.until_idle()
+    again = await all_events(guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=SUPPORT))
+    assert again[-1].HasField("finished")
+
+
+async def test_a_token_that_is_taken_out_stops_working_and_a_new_one_works(
+    guarded: Served, stage: Stage, tokens_file: Path
+) -> None:
+    """Without a restart, and without a word to the streams that go on."""
+    stage.chunks = 1
+    going_on = guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=BILLING)
+    await going_on.read()
+    newer = {"principals": {"billing": {"tokens": [hashed("hs_new-token")]}}}
+    await asyncio.to_thread(tokens_file.write_text, yaml.safe_dump(newer))
+    async with asyncio.timeout(10):
+        while await is_let_in(guarded, BILLING):
+            pass
+    assert await is_let_in(guarded, bearer("hs_new-token"))
+    stage.proceed.set()
+    assert (await all_events(going_on))[-1].HasField("finished")
+
+
+async def is_let_in(running: Served, metadata: tuple[tuple[str, str], ...]) -> bool:
+    """Tell whether a caller is let in."""
+    call = running.stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=metadata)
+    code = await call.code()
+    assert code in {grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED}
+    return code is grpc.StatusCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Somebody who signs tokens; `settings` make a service believe it."""
+
+    key: ec.EllipticCurvePrivateKey
+    settings: dict[str, Any]
+
+    def token(self, **claims: Any) -> str:
+        """Sign a token that is right but for what is said."""
+        now = dt.datetime.now(dt.UTC)
+        right: dict[str, Any] = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": "alice",
+            "exp": now + dt.timedelta(minutes=5),
+        }
+        return jwt.encode({**right, **claims}, self.key, algorithm="ES256", headers={"kid": "k"})
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    """An issuer whose keys are in a file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = {**json.loads(ECAlgorithm.to_jwk(key.public_key())), "kid": "k", "alg": "ES256", "use": "sig"}
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [public]}))
+    return Issuer(key, {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks": str(path)})
+
+
+async def test_a_json_web_token_says_who_calls(stage: Stage, issuer: Issuer) -> None:
+    """Its subject has the runs."""
+    stage.chunks = 1
+    async with served(default_pipeline="fake", **issuer.settings) as running:
+        call = running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer(issuer.token()))
+        await call.read()
+        assert [run.record.principal for run in running.runs] == ["jwt:alice"]
+        stage.proceed.set()
+        assert (await all_events(call))[-1].HasField("finished")
+
+
+WRONG_TOKENS: dict[str, tuple[Callable[[Issuer], str], str]] = {
+    "expired": (lambda issuer: issuer.token(exp=dt.datetime(2020, 1, 1, tzinfo=dt.UTC)), "TOKEN_EXPIRED"),
+    "for another audience": (lambda issuer: issuer.token(aud="billing"), "TOKEN_INVALID"),
+    "from another issuer": (lambda issuer: issuer.token(iss="https://other.example"), "TOKEN_INVALID"),
+    "of nobody": (lambda issuer: issuer.token(sub=""), "TOKEN_INVALID"),
+    "not signed": (
+        lambda issuer: jwt.encode(jwt.decode(issuer.token(), options={"verify_signature": False}), "", "none"),
+        "TOKEN_INVALID",
+    ),
+    "signed by another": (
+        lambda issuer: Issuer(ec.generate_private_key(ec.SECP256R1()), issuer.settings).token(),
+        "TOKEN_INVALID",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_TOKENS)
+async def test_a_json_web_token_that_is_not_right_lets_nobody_in(issuer: Issuer, wrong: str) -> None:
+    """Whoever's it is."""
+    token_of, reason = WRONG_TOKENS[wrong]
+    async with served(FAKES, warm=False, **issuer.settings) as running:
+        token = token_of(issuer)
+        complaint = await refused(running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer(token)))
+    assert (complaint.code, complaint.reason) == ("UNAUTHENTICATED", reason)
+    assert token not in complaint.message
