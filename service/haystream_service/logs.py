@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 4  # anything shorter would blot out words
 
-# What keys look like: those of OpenAI, Anthropic and their like, and what follows the words for them.
-_KEYS = re.compile(r"\bsk-[\w-]{6,}|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+")
+# What keys look like: those of OpenAI, Anthropic and their like, callers' tokens, and what follows the words for them.
+_KEYS = re.compile(r"\bsk-[\w-]{6,}|\bhs_[\w-]{43}|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key: ))[^\s'\"&]+")
 
 
 class Secrets:
