@@ -55,6 +55,13 @@ class Authenticator:
             return self._callers.named(name_in(certificate))
         raise credentials_missing(self._wanted)
 
+    async def look_again(self) -> None:
+        """Read the files and have the keys brought at once: who asks for it need not trust the watching."""
+        if self.tokens is not None:
+            await self.tokens.look_again()
+        if self.json_web_tokens is not None:
+            await self.json_web_tokens.keys.look_again()
+
     async def _with_token(self, token: str) -> Principal:
         if self.json_web_tokens is not None and token.count(".") == _DOTS_IN_JWT:
             return self._callers.named(await self.json_web_tokens.name_of(token))

@@ -47,7 +47,7 @@ class JsonWebTokens:
         self._audience = settings.jwt_audience
         self._claim = settings.jwt_principal_claim
         self._algorithms = frozenset(listed(settings.jwt_algorithms)) & frozenset(JWT_ALGORITHMS)
-        self._keys = keys
+        self.keys = keys
         self._now_seconds = now_seconds
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._verified_with: tuple[Key, ...] = ()
@@ -65,8 +65,8 @@ class JsonWebTokens:
         return verified.name
 
     def _known(self, index: bytes) -> _Verified | None:
-        if self._verified_with is not self._keys.keys:
-            self._verified_with = self._keys.keys
+        if self._verified_with is not self.keys.keys:
+            self._verified_with = self.keys.keys
             self._verified.clear()
         verified = self._verified.get(index)
         if verified is None:
@@ -89,10 +89,11 @@ class JsonWebTokens:
         except _WRONG:
             raise token_invalid() from None
         algorithm, kid = head.get("alg"), head.get("kid")
-        # What is critical to a token is critical: nothing that could stand there is known here (RFC 7515, 4.1.11).
-        if "crit" in head or "b64" in head or algorithm not in self._algorithms or not isinstance(kid, str | None):
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms or not isinstance(kid, str | None):
             raise token_invalid()
-        key = await self._keys.find(kid, algorithm)
+        if "crit" in head or "b64" in head:  # what has to be understood, and is not (RFC 7515, section 4.1.11)
+            raise token_invalid()
+        key = await self.keys.find(kid, algorithm)
         if key is None:
             raise token_invalid()
         return key, algorithm

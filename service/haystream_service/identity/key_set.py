@@ -32,7 +32,7 @@ class KeySet:
     def __init__(self, bring: Bring, log: FilteringBoundLogger) -> None:
         self._bring = bring
         self._log = log
-        self._content = b""
+        self._content: bytes | None = None
         self._bringing: asyncio.Task[None] | None = None
         self._begun_seconds = float("-inf")  # when, by the loop's clock, the keys were last sent for
         self.keys: tuple[Key, ...] = ()

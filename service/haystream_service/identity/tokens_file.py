@@ -30,7 +30,7 @@ class TokensFile:
         self._file = file
         self._unless_said = unless_said
         self._log = log
-        self._content = b""
+        self._content: bytes | None = None
         self._turn = asyncio.Lock()  # who reads later has read what is newer
         self._complaint = ""  # the last that was logged
         self.callers = Callers({}, {}, unless_said)
