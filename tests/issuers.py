@@ -88,7 +88,7 @@ def by_hand(head: object, claims: object, signature: bytes = b"signature") -> st
 
 def settings_with(**settings: Any) -> Settings:
     """Return settings in which the issuer is known, unless they say else."""
-    known = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks": "unused.json"}
+    known: dict[str, Any] = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks": "unused.json"}
     return Settings(**{**known, **settings})
 
 

@@ -51,7 +51,8 @@ class Ways:
     def settings(self, *ways: str) -> Settings:
         """Return settings with these ways."""
         token = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks": str(self.folder / "jwks.json")}
-        certificate = {name: self.folder / "unread.pem" for name in ("tls_cert", "tls_key", "tls_client_ca")}
+        unread = self.folder / "unread.pem"
+        certificate = {"tls_cert": unread, "tls_key": unread, "tls_client_ca": unread}
         settings: dict[str, Any] = {
             **({"tokens_file": self.folder / "tokens.yaml"} if "tokens" in ways else {}),
             **(token if "jwt" in ways else {}),
@@ -260,7 +261,7 @@ heads = st.dictionaries(
     st.sampled_from(["alg", "kid", "crit", "b64", "typ", "jwk", "zip"]),
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["ES256", "RS256", "one"]),
 )
-tokens = st.builds(lambda first, second, third: f"{first}.{second}.{third}", words, words, words) | st.builds(
+tokens = st.builds("{}.{}.{}".format, words, words, words) | st.builds(
     by_hand, heads, st.dictionaries(st.text(max_size=3), st.integers()), parts
 )
 credentials = st.lists(

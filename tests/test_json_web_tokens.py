@@ -226,12 +226,12 @@ async def test_a_token_that_names_no_key_is_checked_only_where_one_key_fits() ->
 async def test_what_a_key_says_of_itself_binds_the_token() -> None:
     """Its algorithm, what it is for, and the curve: a key is used for nothing else."""
     key, other = signer("RS256"), signer("ES256", "two")
-    everything = {"jwt_algorithms": "RS256,PS256,ES256"}
-    async with checking(key.jwk(alg="PS256"), other, **everything) as tokens:
+    everything = "RS256,PS256,ES256"
+    async with checking(key.jwk(alg="PS256"), other, jwt_algorithms=everything) as tokens:
         assert await tokens.name_of(key.token(algorithm="PS256")) == "jwt:alice"
         assert await refusal(tokens, key.token()) == "TOKEN_INVALID"
     for members in ({"use": "enc"}, {"key_ops": ["sign"]}, {"key_ops": 1}, {"alg": "HS256"}, {"alg": "RSA-OAEP"}):
-        async with checking(key.jwk(**members), other, **everything) as tokens:
+        async with checking(key.jwk(**members), other, jwt_algorithms=everything) as tokens:
             with pytest.raises(NotAuthenticated):
                 await tokens.name_of(key.token())
     async with checking(signer("ES384"), jwt_algorithms="ES256,ES384") as tokens:
@@ -292,7 +292,7 @@ async def test_what_only_looks_like_a_token_is_refused(token: str) -> None:
         assert await refusal(tokens, token) == "TOKEN_INVALID"
 
 
-@pytest.mark.parametrize("claims", [[], "text", None, [[]] * 3])
+@pytest.mark.parametrize("claims", [[1], "text", None, 1.5])
 async def test_a_signed_token_without_claims_is_refused(claims: object) -> None:
     """What the issuer has signed need not be a token."""
     async with checking(signer()) as tokens:

@@ -1,4 +1,4 @@
-"""The issuer's keys: brought from a file or over HTTP, kept when they cannot be had, and never more often than need be."""
+"""The issuer's keys: brought from a file or over HTTP, kept when they cannot be had, and not asked for too often."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -59,7 +59,7 @@ class Clocked:
         self.heard = Heard()
         self.keys = KeySet(issuer.bring, self.heard.log)
 
-    def run(self, wanted: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, wanted: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> Any:
         """Return what comes of something that needs no time."""
         return self.loop.run_until_complete(wanted)
 
@@ -68,7 +68,7 @@ class Clocked:
         found: Key | None = self.run(self.keys.find(kid, "ES256"))
         return found
 
-    def __enter__(self) -> Clocked:
+    def __enter__(self) -> Self:
         self.run(self.keys.__aenter__())
         return self
 
@@ -196,14 +196,14 @@ def test_the_end_does_not_wait_for_keys() -> None:
 
 def test_keys_that_cannot_be_used_are_passed_over() -> None:
     """Broken ones, weak ones, secret ones, and those for something else; private parts are not read."""
-    weak: dict[str, Any] = Signer("weak", "RS256", rsa.generate_private_key(65537, 1024)).jwk()
+    weak: dict[str, Any] = Signer("weak", "RS256", rsa.generate_private_key(65537, 1024)).jwk()  # noqa: S505 - yes
     good = ONE.jwk()
     odd: list[object] = [1, None, [], "key", {}, {"kty": []}, {"kty": "EC"}, {"kty": "RSA", "n": 1, "e": "AQAB"}]
     odd += [weak, {"kty": "oct", "kid": "oct", "k": "AAAA"}, {**good, "kid": 1}, {**good, "crv": ["P-256"]}]
     odd += [{**good, "x": "AAAA"}, {**good, "x": good["y"]}, {**good, "crv": "P-384"}, {**good, "use": "enc"}]
     odd += [{**good, "key_ops": "verify"}, {**good, "alg": "none"}, {**good, "crv": "secp256k1"}]
     kept = keys_of(json.dumps({"keys": [*odd, {**good, "d": "AAAA"}]}).encode())
-    assert [(key.kid, key.algorithms) for key in kept] == [("one", {"ES256"})]
+    assert [(key.kid, *key.algorithms) for key in kept] == [("one", "ES256")]
     assert not hasattr(kept[0].public, "private_numbers")
 
 
@@ -319,9 +319,10 @@ async def test_an_address_that_does_not_answer_is_given_up() -> None:
             await KeyAddress(url).bring()
 
 
-async def test_a_certificate_that_nobody_trusts_brings_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that the machine trusts does: a company's own authority is named as everywhere, in SSL_CERT_FILE."""
-    key, chain = tmp_path / "key.pem", tmp_path / "certificate.pem"
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for this machine, which nobody has signed, and its key in the same file."""
+    key, chain, both = tmp_path / "key.pem", tmp_path / "certificate.pem", tmp_path / "both.pem"
     kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run(
@@ -329,11 +330,19 @@ async def test_a_certificate_that_nobody_trusts_brings_no_keys(tmp_path: Path, m
         check=True,
         capture_output=True,
     )
+    both.write_bytes(chain.read_bytes() + key.read_bytes())
+    return both
+
+
+async def test_a_certificate_that_nobody_trusts_brings_no_keys(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the machine trusts does: a company's own authority is named as everywhere, in SSL_CERT_FILE."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(chain, key)
+    tls.load_cert_chain(certificate)
     async with hosting(answer(jwks(ONE), f"Content-Length: {len(jwks(ONE))}"), tls=tls) as host:
         address = KeyAddress(f"https://{host.authority}/")
         with pytest.raises(KeysNotHad, match="no valid certificate"):
             await address.bring()
-        monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert await address.bring() == jwks(ONE)
