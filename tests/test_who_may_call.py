@@ -147,7 +147,7 @@ async def test_a_run_is_its_callers_alone(guarded: Served, stage: Stage) -> None
     stage.chunks = 1
     request = chat_pb2.ChatRequest(query="q", run_id="mine")
     mine = guarded.stub.Chat(request, metadata=BILLING)
-    await mine.read()
+    await anext(aiter(mine))
     for call in (
         guarded.stub.Resume(chat_pb2.ResumeRequest(run_id="mine"), metadata=SUPPORT),
         guarded.stub.Cancel(chat_pb2.CancelRequest(run_id="mine"), metadata=SUPPORT),
@@ -155,7 +155,7 @@ async def test_a_run_is_its_callers_alone(guarded: Served, stage: Stage) -> None
     ):
         assert (await refused(call)).reason == "RUN_NOT_FOUND"
     theirs = guarded.stub.Chat(request, metadata=SUPPORT)
-    await theirs.read()
+    await anext(aiter(theirs))
     assert {run.record.key for run in guarded.runs} == {("billing", "mine"), ("support", "mine")}
     await guarded.stub.Cancel(chat_pb2.CancelRequest(run_id="mine"), metadata=SUPPORT)
     assert (await refused_later(theirs)).reason == "RUN_CANCELLED"
@@ -212,12 +212,12 @@ async def test_a_callers_runs_at_once_are_counted_apart(guarded: Served, stage: 
     """One that has all it may have takes nothing from the others."""
     stage.chunks = 1
     first = guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=SUPPORT)
-    await first.read()
+    await anext(aiter(first))
     complaint = await refused(guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=SUPPORT))
     assert (complaint.code, complaint.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_RUNS_OF_YOURS")
     assert complaint.retry_seconds
     other = guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=BILLING)
-    await other.read()
+    await anext(aiter(other))
     stage.proceed.set()
     assert (await all_events(first))[-1].HasField("finished")
     assert (await all_events(other))[-1].HasField("finished")
@@ -232,7 +232,7 @@ async def test_a_token_that_is_taken_out_stops_working_and_a_new_one_works(
     """Without a restart, and without a word to the streams that go on."""
     stage.chunks = 1
     going_on = guarded.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=BILLING)
-    await going_on.read()
+    await anext(aiter(going_on))
     newer = {"principals": {"billing": {"tokens": [hashed("hs_new-token")]}}}
     await asyncio.to_thread(tokens_file.write_text, yaml.safe_dump(newer))
     async with asyncio.timeout(10):
@@ -285,7 +285,7 @@ async def test_a_json_web_token_says_who_calls(stage: Stage, issuer: Issuer) -> 
     stage.chunks = 1
     async with served(default_pipeline="fake", **issuer.settings) as running:
         call = running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer(issuer.token()))
-        await call.read()
+        await anext(aiter(call))
         assert [run.record.principal for run in running.runs] == ["jwt:alice"]
         stage.proceed.set()
         assert (await all_events(call))[-1].HasField("finished")

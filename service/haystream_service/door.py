@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from haystream_service.identity.authentication import PeerCertificate
+    from haystream_service.identity.certificate import PeerCertificate
     from haystream_service.identity.principal import Principal
     from haystream_service.rpc import Context
     from haystream_service.status import Status

@@ -144,6 +144,10 @@ class PipelineBuildFailed(Exception):
     """A pipeline could not be built with the caller's key. The cause is what its file raised."""
 
 
+class IdentityFileError(Exception):
+    """A file that says who may call is wrong at start. The text names the setting and the cure, and no secret."""
+
+
 class PipelineFileError(Exception):
     """A pipeline's file is wrong in a way that its owner can mend. The text names the cure and no secret."""
 

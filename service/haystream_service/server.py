@@ -7,7 +7,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,7 +16,9 @@ from grpc_reflection.v1alpha import reflection
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.attachments import Attachments
 from haystream_service.chat import ChatServicer, Limits
+from haystream_service.door import Door
 from haystream_service.failure import failure_of
+from haystream_service.identity.authentication import authenticating
 from haystream_service.images import ImageFetcher
 from haystream_service.logs import Secrets
 from haystream_service.pipelines.build_threads import BuildThreads
@@ -34,11 +36,13 @@ from haystream_service.run.threads import ComponentThreads
 from haystream_service.run.writer import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
     from haystream_service.settings import Settings
+
+    Interceptor: TypeAlias = grpc.aio.ServerInterceptor
 
 SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -90,16 +94,19 @@ async def serving(
 ) -> AsyncGenerator[Service]:
     """Serve until the block is left, then drain. Callers' keys are `hidden` from the log while they are in use.
 
-    Raises AddressInUse, or PipelineFileError for the folder itself.
+    Raises AddressInUse, IdentityFileError, or PipelineFileError for the folder itself.
     """
-    async with _pipelines(settings, log, hidden or Secrets()) as (registry, keyed):
+    async with (
+        authenticating(settings, log) as authenticator,
+        _pipelines(settings, log, hidden or Secrets()) as (registry, keyed),
+    ):
         store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
         runs = Runs(settings.max_runs, store, failure_of)
         quiet_misleading_warning()
         watch_of_health = health.aio.HealthServicer()
         async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
             servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
-            server = _server(servicer, watch_of_health)
+            server = _server(servicer, watch_of_health, [Door(SERVICE_NAME, authenticator, log)])
             port = _bind(server, settings.listen)
             await watch_of_health.set("", SERVING)
             await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
@@ -158,8 +165,10 @@ def _images(settings: Settings) -> ImageFetcher:
     return ImageFetcher(max_bytes=settings.image_bytes, allowed_hosts=hosts)
 
 
-def _server(servicer: ChatServicer, watch_of_health: health.aio.HealthServicer) -> grpc.aio.Server:
-    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+def _server(
+    servicer: ChatServicer, watch_of_health: health.aio.HealthServicer, interceptors: Sequence[Interceptor]
+) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

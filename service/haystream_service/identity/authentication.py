@@ -1,0 +1,131 @@
+"""Who calls: asked once for every call, of a token or of the certificate that the caller's end of TLS has shown."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haystream_service.errors import IdentityFileError
+from haystream_service.identity.callers import Callers
+from haystream_service.identity.certificate import PeerCertificate, name_in
+from haystream_service.identity.json_web_tokens import MAX_TOKEN_BYTES, JsonWebTokens
+from haystream_service.identity.key_set import KeySet
+from haystream_service.identity.key_sources import KeyAddress, KeyFile
+from haystream_service.identity.principal import ANYONE, Principal, Rights
+from haystream_service.identity.refusals import credentials_missing, token_invalid
+from haystream_service.identity.tokens_file import TokensFile
+from haystream_service.identity.watched_file import watched
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from structlog.typing import FilteringBoundLogger
+
+    from haystream_service.settings import Settings
+
+# RFC 6750 and RFC 9110: the scheme in any case, spaces, and a token of these characters alone.
+_BEARER = re.compile(r"(?ai:bearer) {1,8}([A-Za-z0-9._~+/=-]+)")
+_MAX_VALUE_LENGTH = MAX_TOKEN_BYTES + len("bearer") + 8
+_DOTS_IN_JWT = 2
+JWKS = "HAYSTREAM_JWT_JWKS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenticator:
+    """Tells who calls. A part that is None is not configured; with none at all, everybody is anyone."""
+
+    rights: Callers
+    tokens: TokensFile | None = None
+    json_web_tokens: JsonWebTokens | None = None
+    takes_certificates: bool = False
+
+    async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
+        """Return who calls, by the values of `authorization` and what TLS has told; a token comes before a certificate.
+
+        Raises NotAuthenticated and IdentityUnavailable.
+        """
+        if not self._asks:
+            return ANYONE
+        if authorization:
+            return await self._with_token(_token_in(authorization))
+        if certificate is not None and self.takes_certificates:
+            return self._callers.named(name_in(certificate))
+        raise credentials_missing(self._wanted)
+
+    async def look_again(self) -> None:
+        """Read the files and have the keys brought at once: who asks for it need not trust the watching."""
+        if self.tokens is not None:
+            await self.tokens.look_again()
+        if self.json_web_tokens is not None:
+            await self.json_web_tokens.keys.look_again()
+
+    async def _with_token(self, token: str) -> Principal:
+        if self.json_web_tokens is not None and token.count(".") == _DOTS_IN_JWT:
+            return self._callers.named(await self.json_web_tokens.name_of(token))
+        if (principal := self._callers.with_token(token)) is None:
+            raise token_invalid()
+        return principal
+
+    @property
+    def _callers(self) -> Callers:
+        return self.rights if self.tokens is None else self.tokens.callers
+
+    @property
+    def _takes_tokens(self) -> bool:
+        return self.tokens is not None or self.json_web_tokens is not None
+
+    @property
+    def _asks(self) -> bool:
+        return self._takes_tokens or self.takes_certificates
+
+    @property
+    def _wanted(self) -> str:
+        ways = {
+            "send a token in `authorization`, as `Bearer` and the token": self._takes_tokens,
+            "show a client certificate": self.takes_certificates,
+        }
+        return ", or ".join(way for way, is_taken in ways.items() if is_taken)
+
+
+@asynccontextmanager
+async def authenticating(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[Authenticator]:
+    """Tell who calls while the block lasts. Raises IdentityFileError where a file is wrong now."""
+    unless_said = Rights(max_runs=settings.principal_max_runs, runs_per_minute=settings.principal_runs_per_minute)
+    async with AsyncExitStack() as opened:
+        tokens = keys = None
+        if settings.tokens_file is not None:
+            tokens = TokensFile(settings.tokens_file, unless_said, log)
+            await opened.enter_async_context(watched(settings.tokens_file, tokens.look_again, log))
+            await tokens.read()
+        if settings.jwt_jwks:
+            keys = await _open_keys(settings.jwt_jwks, opened, log)
+        yield Authenticator(
+            rights=Callers({}, {}, unless_said),
+            tokens=tokens,
+            json_web_tokens=None if keys is None else JsonWebTokens(settings, keys),
+            takes_certificates=settings.tls_client_ca is not None,
+        )
+
+
+async def _open_keys(place: str, opened: AsyncExitStack, log: FilteringBoundLogger) -> KeySet:
+    """Return the keys of a place. Those of a file are there at once, those of an address when they have come."""
+    if "://" in place:
+        return await opened.enter_async_context(KeySet(KeyAddress(place).bring, log))
+    file = Path(place)
+    keys = await opened.enter_async_context(KeySet(KeyFile(file).bring, log))
+    await opened.enter_async_context(watched(file, keys.look_again, log))
+    await keys.look_again()
+    if not keys.keys:
+        raise IdentityFileError(f"{JWKS}: {place}: {keys.complaint}; give the issuer's JWKS, or its https address")
+    return keys
+
+
+def _token_in(authorization: Sequence[str]) -> str:
+    value = authorization[0]
+    bearer = _BEARER.fullmatch(value) if len(authorization) == 1 and len(value) <= _MAX_VALUE_LENGTH else None
+    if bearer is None:
+        raise token_invalid()
+    return bearer[1]
