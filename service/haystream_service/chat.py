@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.run.ending import Ending
+    from haystream_service.run.quota import Quota
     from haystream_service.run.run import OnDisconnect, Run
     from haystream_service.run.runs import Runs
     from haystream_service.run.store import EndedRun
+    from haystream_service.sizes import RequestLimits
     from haystream_service.status import Status
     from haystream_service.stream import Context
 
@@ -46,10 +48,12 @@ ANYONE = "anyone"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run and its reader may take."""
+    """What a request, a run, its reader, and all runs of one caller may take."""
 
     run: Budget
     reader: Patience
+    request: RequestLimits
+    quota: Quota
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -86,8 +90,6 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             if request.after_seq > run.log.last_seq:
                 cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
                 raise InvalidRequest(Violation("after_seq", cure))
-            if run.ending is None:  # it may say nothing for a while, and its reader is to know that it is there
-                await context.send_initial_metadata(_metadata({"run_id": run.record.id}))
             reader = StreamReader(context, chat_pb2.ResumeResponse)
             await self._stream(run, reader, leads=False, after_seq=request.after_seq)
 
@@ -114,22 +116,23 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _run_of(self, request: chat_pb2.ChatRequest, context: Context) -> Run | EndedRun:
         """Return the run that a request attaches to, or else the one that it starts."""
         if not request.run_id:
-            self._runs.admit()
-        call = call_of(request)
+            self._runs.admit(ANYONE, self._limits.quota)
+        call = call_of(request, self._limits.request)
         asked = request_hash(request)
         if run := await self._asked_before(request.run_id, asked):
             return run
         if _has_urls(call):
-            self._runs.admit()
+            self._runs.admit(ANYONE, self._limits.quota)
             self._registry.slot(request.pipeline).ready()
             call = replace(call, messages=await self._attachments.fetched(call.messages))
             if run := await self._asked_before(request.run_id, asked):  # in the meantime
                 return run
-        self._runs.admit()
+        self._runs.admit(ANYONE, self._limits.quota)
         job = self._registry.job(request.pipeline, call)
         on_disconnect = on_disconnect_of(request)
         return self._runs.start(
             RunRecord(request.run_id or new_run_id(), ANYONE, job.pipeline, asked),
+            self._limits.quota,
             self._budget(context, on_disconnect, job.seconds),
             on_disconnect,
             job.work,
@@ -155,6 +158,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         context = reader.context
         writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
         with self._runs.reading(writer):
+            if run.ending is None and not leads:  # it may say nothing for a while: who came back is to know it is there
+                await context.send_initial_metadata(_metadata({"run_id": run.record.id}))
             try:
                 ending: Ending = await writer.follow()
             except grpc.aio.BaseError:  # no defect: the caller went away

@@ -26,12 +26,13 @@ from haystream_service.pipelines.loading import Loader
 from haystream_service.pipelines.registry import PipelineRegistry
 from haystream_service.pipelines.sharing import Closings
 from haystream_service.pipelines.watching import watch
-from haystream_service.requests import MAX_REQUEST_BYTES
+from haystream_service.run.quota import Quota
 from haystream_service.run.run import Budget
-from haystream_service.run.runs import Runs
+from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import MemoryStore
 from haystream_service.run.threads import ComponentThreads
 from haystream_service.run.writer import Patience
+from haystream_service.sizes import MAX_REQUEST_BYTES, RequestLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -94,7 +95,7 @@ async def serving(
     """
     async with _pipelines(settings, log, hidden or Secrets()) as (registry, keyed):
         store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
-        runs = Runs(settings.max_runs, store, failure_of)
+        runs = Runs(_capacity(settings), store, failure_of)
         quiet_misleading_warning()
         watch_of_health = health.aio.HealthServicer()
         async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
@@ -190,8 +191,14 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
 
 
+def _capacity(settings: Settings) -> Capacity:
+    return Capacity(settings.max_runs, settings.max_readers, settings.queue_total_bytes)
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         run=Budget(settings.max_run_seconds, settings.queue_bytes),
         reader=Patience(settings.heartbeat_seconds, settings.slow_reader_seconds),
+        request=RequestLimits(settings.max_query_bytes, settings.max_messages),
+        quota=Quota(settings.principal_max_runs, settings.principal_runs_per_minute),
     )
