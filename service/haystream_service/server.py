@@ -13,9 +13,9 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.attachments import Attachments
 from haystream_service.chat import ChatServicer, Limits
+from haystream_service.decoding import SERVICE_NAME, add_chat_service
 from haystream_service.failure import failure_of
 from haystream_service.images import ImageFetcher
 from haystream_service.logs import Secrets
@@ -32,7 +32,8 @@ from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import MemoryStore
 from haystream_service.run.threads import ComponentThreads
 from haystream_service.run.writer import Patience
-from haystream_service.sizes import MAX_REQUEST_BYTES, RequestLimits
+from haystream_service.sizes import RequestLimits
+from haystream_service.transport import options_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -41,28 +42,11 @@ if TYPE_CHECKING:
 
     from haystream_service.settings import Settings
 
-SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
 GOODBYE_SECONDS = 0.5
-
-OPTIONS = (
-    ("grpc.so_reuseport", 0),  # otherwise a second service would share the port without a word
-    ("grpc.max_receive_message_length", 4 * MAX_REQUEST_BYTES),
-    # More than about 1,000 calls that nobody has accepted yet are cancelled at random below these.
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    # gRPC takes one call in a few turns of the loop, and cancels those that it has not taken for 30 s. A service that
-    # is busy to its limits needs longer for a thousand that come at once; who cannot wait has a deadline.
-    ("grpc.server_max_unrequested_time_in_server", 600),
-    # A peer that froze or lost its network is noticed within 25 s. The keepalive timeout alone never fires.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 
 class AddressInUse(Exception):
@@ -100,7 +84,7 @@ async def serving(
         watch_of_health = health.aio.HealthServicer()
         async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
             servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
-            server = _server(servicer, watch_of_health)
+            server = _server(servicer, watch_of_health, options_of(settings))
             port = _bind(server, settings.listen)
             await watch_of_health.set("", SERVING)
             await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
@@ -159,9 +143,11 @@ def _images(settings: Settings) -> ImageFetcher:
     return ImageFetcher(max_bytes=settings.image_bytes, allowed_hosts=hosts)
 
 
-def _server(servicer: ChatServicer, watch_of_health: health.aio.HealthServicer) -> grpc.aio.Server:
-    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
+def _server(
+    servicer: ChatServicer, watch_of_health: health.aio.HealthServicer, options: list[tuple[str, int]]
+) -> grpc.aio.Server:
+    server = grpc.aio.server(options=options)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    add_chat_service(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
