@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from haystream_service.settings import Settings
 
 MAX_METADATA_BYTES = 16 * 1024
-HANDSHAKE_SECONDS = 20
+HANDSHAKE_SECONDS = 10
 IDLE_SECONDS = 30 * 60
 
 
