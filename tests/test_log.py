@@ -169,14 +169,18 @@ async def test_a_log_too_large_for_the_store_is_not_kept() -> None:
 
 
 async def test_a_run_at_work_is_not_evicted() -> None:
-    """The budget of the kept logs is for runs that are over."""
-    store = MemoryStore(ROOMY, keep_seconds=60, total_bytes=3000)
-    log = store.open(RunRecord("at work", "me", "p", b""))
-    log.append([Entry(1, Text("llm", 0, "x" * 5000))])
-    last = [kept(store, str(number)) for number in range(5)][-1]
-    assert await store.find(("me", "at work")) is None
-    assert await store.find(("me", "4")) is last
-    store.keep(EndedRun(RunRecord("at work", "me", "p", b""), log, Completed(), ()))  # it is still there to be kept
+    """It keeps its place among the runs there are, while those that are over make room for what it says."""
+    store = MemoryStore(ROOMY, keep_seconds=60, total_bytes=5000)
+    over = [kept(store, str(number)) for number in range(2)]
+    record = RunRecord("at work", "me", "p", b"")
+    log = store.open(record)
+    log.append([Entry(1, Text("llm", 0, "x" * 2000))])
+    assert await store.find(over[0].record.key) is None
+    assert await store.find(over[1].record.key) is over[1]
+    assert log.after(0) == [Entry(1, Text("llm", 0, "x" * 2000))]
+    ended = EndedRun(record, log, Completed(), ())
+    store.keep(ended)  # it is still there to be kept
+    assert await store.find(record.key) is ended
     store.close()
 
 

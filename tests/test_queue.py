@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from haystream_service.run.events import Entry, Event, Reasoning, Started, Text, ToolCall
 from haystream_service.run.queue import CANCELLATION_TURNS, CallbackQueue, PutNotAwaited, RunStopped
 from haystream_service.run.stretch import JOINED_LIMIT_BYTES, STRETCH_BYTES, size_bytes
+from haystream_service.run.total import Total
 
 WORD = Text("llm", 0, "word")
 CALL = ToolCall("llm", 0, "", "", "{")  # neighbours are not joined
@@ -57,7 +58,7 @@ def text_of(entries: list[Entry]) -> str:
 
 async def test_entries_are_stamped_in_the_order_in_which_they_came() -> None:
     """From one, without a hole, across drains; a joined one has its last piece's number."""
-    queue = CallbackQueue(ROOMY, Wakes())
+    queue = CallbackQueue(ROOMY, Total(ROOMY), Wakes())
     await queue.put(CALL)
     queue.put_from_thread(CALL)
     first = queue.drain()
@@ -72,7 +73,7 @@ async def test_entries_are_stamped_in_the_order_in_which_they_came() -> None:
 async def test_the_reader_is_woken_once_per_change_from_empty_to_filled() -> None:
     """Never once per chunk: each wake-up from a thread is a write to a socket."""
     wakes = Wakes()
-    queue = CallbackQueue(ROOMY, wakes)
+    queue = CallbackQueue(ROOMY, Total(ROOMY), wakes)
 
     def produce() -> None:
         for _ in range(500):
@@ -89,7 +90,7 @@ async def test_the_reader_is_woken_once_per_change_from_empty_to_filled() -> Non
 
 async def test_a_full_queue_makes_an_async_callback_wait() -> None:
     """And lets it go on as soon as it was drained."""
-    queue = CallbackQueue(FOR_TWO, Wakes())
+    queue = CallbackQueue(FOR_TWO, Total(ROOMY), Wakes())
     await queue.put(WORD)
     await queue.put(WORD)
     third = asyncio.create_task(put_as_task(queue, WORD))
@@ -103,7 +104,7 @@ async def test_a_full_queue_makes_an_async_callback_wait() -> None:
 
 async def test_a_callback_that_is_cancelled_while_it_waits_holds_up_nobody() -> None:
     """What it has put stays, and the others that wait go on."""
-    queue = CallbackQueue(1, Wakes())
+    queue = CallbackQueue(1, Total(ROOMY), Wakes())
     waiting = [asyncio.create_task(put_as_task(queue, WORD)) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[1].cancel()
@@ -116,7 +117,7 @@ async def test_a_callback_that_is_cancelled_while_it_waits_holds_up_nobody() -> 
 
 async def test_a_full_queue_blocks_the_thread_of_a_sync_callback() -> None:
     """And lets it go on as soon as it was drained."""
-    queue = CallbackQueue(FOR_TWO, Wakes())
+    queue = CallbackQueue(FOR_TWO, Total(ROOMY), Wakes())
     passed: list[int] = []
     blocked = threading.Event()
 
@@ -137,7 +138,7 @@ async def test_a_full_queue_blocks_the_thread_of_a_sync_callback() -> None:
 
 async def test_one_drain_lets_all_threads_go_on_for_which_there_is_room() -> None:
     """They do not wait for each other."""
-    queue = CallbackQueue(10_000, Wakes())
+    queue = CallbackQueue(10_000, Total(ROOMY), Wakes())
     queue.put_from_thread(Text("llm", 0, "x" * 20_000))
     putting = [await put_in_thread(queue, WORD) for _ in range(3)]
     assert queue.drain()[-1].seq == 1
@@ -148,7 +149,7 @@ async def test_one_drain_lets_all_threads_go_on_for_which_there_is_room() -> Non
 async def test_an_entry_larger_than_the_queue_passes_when_it_is_empty() -> None:
     """Otherwise it would wait for ever: on the loop until it was read, in a thread not at all."""
     wakes = Wakes()
-    queue = CallbackQueue(1, wakes)
+    queue = CallbackQueue(1, Total(ROOMY), wakes)
     large = Text("llm", 0, "x" * 10_000)
     putting = asyncio.create_task(put_as_task(queue, large))
     await wakes.first.wait()
@@ -162,7 +163,7 @@ async def test_an_entry_larger_than_the_queue_passes_when_it_is_empty() -> None:
 async def test_a_closed_queue_stops_whoever_puts(*, full: bool) -> None:
     """Those who wait for room as well as those who come later; what is there can still be read."""
     wakes = Wakes()
-    queue = CallbackQueue(1 if full else ROOMY, wakes)
+    queue = CallbackQueue(1 if full else ROOMY, Total(ROOMY), wakes)
     waiting = [asyncio.create_task(put_as_task(queue, WORD))]
     await wakes.first.wait()
     waiting.append(await put_in_thread(queue, WORD))
@@ -181,7 +182,7 @@ async def test_a_closed_queue_stops_whoever_puts(*, full: bool) -> None:
 
 async def test_a_cancellation_reaches_a_component_before_the_stop_does() -> None:
     """It passes through some tasks on its way, and lets the component close its provider's stream."""
-    queue = CallbackQueue(1, Wakes())
+    queue = CallbackQueue(1, Total(ROOMY), Wakes())
     putting = asyncio.create_task(put_as_task(queue, WORD))
     await asyncio.sleep(0)
     queue.close()
@@ -194,7 +195,7 @@ async def test_a_cancellation_reaches_a_component_before_the_stop_does() -> None
 
 async def test_a_generator_that_never_waits_does_not_keep_the_loop() -> None:
     """Others get their turn while it fills the queue."""
-    queue = CallbackQueue(ROOMY, Wakes())
+    queue = CallbackQueue(ROOMY, Total(ROOMY), Wakes())
     done = asyncio.Event()
 
     async def produce() -> None:
@@ -221,7 +222,7 @@ async def test_a_generator_that_never_waits_does_not_keep_the_loop() -> None:
 async def test_a_component_that_never_awaits_its_callback_fails_at_twice_the_budget(event: Event) -> None:
     """It cannot be held back, and memory is not to pay for that."""
     limit_bytes = 50_000
-    queue = CallbackQueue(limit_bytes, Wakes())
+    queue = CallbackQueue(limit_bytes, Total(ROOMY), Wakes())
     with pytest.raises(PutNotAwaited):
         for _ in range(10_000):
             _ = queue.put(event)
@@ -231,7 +232,7 @@ async def test_a_component_that_never_awaits_its_callback_fails_at_twice_the_bud
 
 async def test_callbacks_that_are_awaited_may_come_to_more_than_twice_the_budget() -> None:
     """Each of an Agent's parallel tools has one of its own that waits."""
-    queue = CallbackQueue(FOR_TWO, Wakes())
+    queue = CallbackQueue(FOR_TWO, Total(ROOMY), Wakes())
     putting = [asyncio.create_task(put_as_task(queue, WORD)) for _ in range(100)]
     await asyncio.sleep(0)
     assert queue.size_bytes > 2 * FOR_TWO
@@ -258,7 +259,7 @@ def said(events: list[Event]) -> list[tuple[object, ...]]:
 @given(st.lists(texts | reasonings | others))
 async def test_joining_loses_and_moves_nothing(events: list[Event]) -> None:
     """The text of each stream stays as it was, and so does the order of everything else."""
-    queue = CallbackQueue(ROOMY, Wakes())
+    queue = CallbackQueue(ROOMY, Total(ROOMY), Wakes())
     for event in events:
         await queue.put(event)
     result = queue.drain()
@@ -273,7 +274,7 @@ async def test_joining_loses_and_moves_nothing(events: list[Event]) -> None:
 
 async def test_a_joined_event_stays_within_what_a_client_takes_in_one_message() -> None:
     """However much there is to join."""
-    queue = CallbackQueue(ROOMY, Wakes())
+    queue = CallbackQueue(ROOMY, Total(ROOMY), Wakes())
     for _ in range(10_000):
         await queue.put(Text("llm", 0, "x" * 1000))
     result = queue.drain()

@@ -125,12 +125,13 @@ async def test_a_request_over_the_limit_names_its_largest_field(fake: Served, si
     assert "4194304" in complaint.fields["query"]
 
 
-async def test_a_request_at_the_limit_is_taken(fake: Served, stage: Stage) -> None:
+async def test_a_request_at_the_limit_is_taken(stage: Stage) -> None:
     """The limit is what the message says it is."""
     stage.proceed.set()
     request = chat_pb2.ChatRequest(query="x" * (4 * MIB - 5))
     assert request.ByteSize() == 4 * MIB
-    await all_events(fake.stub.Chat(request))
+    async with served(default_pipeline="fake", max_query_bytes=4 * MIB) as running:
+        await all_events(running.stub.Chat(request))
     assert len(stage.received[0]["query"]) == 4 * MIB - 5
 
 

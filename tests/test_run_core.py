@@ -26,6 +26,7 @@ from haystream_service.run.log import RunLog
 from haystream_service.run.queue import RunStopped
 from haystream_service.run.run import Budget, OnDisconnect, Run, Sink, Work
 from haystream_service.run.store import RunRecord
+from haystream_service.run.total import Total
 from haystream_service.run.writer import Patience, Source, Writer
 from tests.clock import ClockedLoop, clocked
 
@@ -100,7 +101,8 @@ def run_of(
 ) -> Run:
     """Return a run that has not begun."""
     record = RunRecord("r", "me", "p", b"")
-    return Run(record, RunLog(ROOMY), Budget(seconds, queue_bytes), on_disconnect or OnDisconnect(), ledger)
+    budget = Budget(seconds, queue_bytes)
+    return Run(record, RunLog(ROOMY), budget, Total(ROOMY), on_disconnect or OnDisconnect(), ledger)
 
 
 def writer_of(source: Source, collector: Collector, *, patience_seconds: float = 60, leads: bool = True) -> Writer:

@@ -23,8 +23,9 @@ from haystream_service.errors import RunExists
 from haystream_service.run.ending import Cancelled, Completed, Disconnected, Failure, FailureKind, ReaderTooSlow
 from haystream_service.run.events import Entry, Event, Finished, FinishReason, Gap, Reasoning, Started, Text
 from haystream_service.run.queue import RunStopped
+from haystream_service.run.quota import Quota
 from haystream_service.run.run import Budget, OnDisconnect, Run, Sink
-from haystream_service.run.runs import Runs
+from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import EndedRun, Log, MemoryStore, RunKey, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES
 from haystream_service.run.writer import Patience, Writer
@@ -183,14 +184,17 @@ class Service(RuleBasedStateMachine):
     @initialize(
         queue_bytes=st.sampled_from([1, STRETCH_BYTES + 150, 2 * STRETCH_BYTES]),
         log_bytes=st.sampled_from([1, 6 * STRETCH_BYTES, 20 * STRETCH_BYTES]),
-        total_bytes=st.sampled_from([1, 1000 * STRETCH_BYTES]),
+        total_bytes=st.sampled_from([1, 8 * STRETCH_BYTES, 1000 * STRETCH_BYTES]),
+        queue_total_bytes=st.sampled_from([1, STRETCH_BYTES + 150, 1000 * STRETCH_BYTES]),
         policy=st.sampled_from(POLICIES),
     )
-    def serve(self, queue_bytes: int, log_bytes: int, total_bytes: int, policy: OnDisconnect) -> None:
+    def serve(
+        self, queue_bytes: int, log_bytes: int, total_bytes: int, queue_total_bytes: int, policy: OnDisconnect
+    ) -> None:
         async def compose() -> None:
             self.memory = MemoryStore(log_bytes, KEEP_SECONDS, total_bytes)
             self.store = AuditingStore(self.memory)
-            self.runs = Runs(1000, self.store, lambda _: Failure(FailureKind.DEFECT))
+            self.runs = Runs(Capacity(1000, 1000, queue_total_bytes), self.store, lambda _: Failure(FailureKind.DEFECT))
 
         self.budget = Budget(seconds=1_000_000, queue_bytes=queue_bytes)
         self.loop.run_until_complete(compose())
@@ -209,9 +213,9 @@ class Service(RuleBasedStateMachine):
             record = RunRecord(RUN_ID, PRINCIPAL, "p", b"")
             if isinstance(await self.runs.find(RUN_ID, PRINCIPAL), Run):
                 with pytest.raises(RunExists):
-                    self.runs.start(record, self.budget, policy, work, self.note_ending)
+                    self.runs.start(record, Quota(), self.budget, policy, work, self.note_ending)
                 return
-            run = self.runs.start(record, self.budget, policy, work, self.note_ending)
+            run = self.runs.start(record, Quota(), self.budget, policy, work, self.note_ending)
             assert self.store.newest is not None
             self.told.append(Told(run, self.store.newest, finish))
 
@@ -334,12 +338,13 @@ class Service(RuleBasedStateMachine):
             told.finish.set()
         self.settle()
         assert len(self.runs) == 0
+        assert self.runs.queues.size_bytes == 0, "what was in a queue has to be given back"
         assert not self.loop.errors
         for told in self.told:
             check_told(told)
         self.loop.turn(KEEP_SECONDS)
         assert len(self.memory) == 0
-        assert self.memory.ended_bytes == 0
+        assert (self.memory.ended_bytes, self.memory.total.size_bytes) == (0, 0)
         assert self.do(self.runs.find(RUN_ID, PRINCIPAL)) is None
 
     def check_delivered(self, told: Told) -> None:

@@ -11,8 +11,9 @@ import pytest
 from haystream_service.errors import RunExists, RunNotFound, ServiceDraining, TooManyRuns
 from haystream_service.run.ending import Cancelled, Completed, DeadlineExceeded, Disconnected, Drained, ReaderTooSlow
 from haystream_service.run.events import Entry, Finished, Gap, Started, Text
+from haystream_service.run.quota import Quota
 from haystream_service.run.run import Budget, OnDisconnect, Run, Sink, Work
-from haystream_service.run.runs import Runs
+from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import EndedRun, MemoryStore, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES
 from tests.clock import ClockedLoop, clocked
@@ -50,14 +51,14 @@ class House:
 
     def __init__(self, *, max_runs: int = 10, log_bytes: int = ROOMY, queue_bytes: int = ROOMY) -> None:
         self.store = MemoryStore(log_bytes, 60, ROOMY)
-        self.runs = Runs(max_runs, self.store, lambda _: FAILURE)
+        self.runs = Runs(Capacity(max_runs, 100, ROOMY), self.store, lambda _: FAILURE)
         self.ended: list[Run] = []
         self._budget = Budget(10_000, queue_bytes)
 
     def start(self, work: Work, policy: OnDisconnect = CANCEL, *, run_id: str = "r", principal: str = "me") -> Run:
         """Start a run."""
         record = RunRecord(run_id, principal, "p", b"")
-        return self.runs.start(record, self._budget, policy, work, lambda run, _: self.ended.append(run))
+        return self.runs.start(record, Quota(), self._budget, policy, work, lambda run, _: self.ended.append(run))
 
 
 @asynccontextmanager

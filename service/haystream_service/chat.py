@@ -19,6 +19,7 @@ from haystream_service.requests import call_of, check_run_id, on_disconnect_of, 
 from haystream_service.responses import description_message, pipeline_message
 from haystream_service.rpc import abort, headers, request_id_of
 from haystream_service.run.ending import WORTH_RETRYING, Failed, Failure, FailureKind
+from haystream_service.run.quota import Quota
 from haystream_service.run.run import Budget
 from haystream_service.run.runs import new_run_id
 from haystream_service.run.store import RunRecord
@@ -39,14 +40,16 @@ if TYPE_CHECKING:
     from haystream_service.run.run import OnDisconnect, Run
     from haystream_service.run.runs import Runs
     from haystream_service.run.store import EndedRun
+    from haystream_service.sizes import RequestLimits
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run and its reader may take."""
+    """What a request, a run and its reader may take."""
 
     run: Budget
     reader: Patience
+    request: RequestLimits
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -83,8 +86,6 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             if request.after_seq > run.log.last_seq:
                 cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
                 raise InvalidRequest(Violation("after_seq", cure))
-            if run.ending is None:  # it may say nothing for a while, and its reader is to know that it is there
-                await context.send_initial_metadata(headers({"run_id": run.record.id}))
             reader = StreamReader(context, chat_pb2.ResumeResponse)
             await self._stream(run, reader, leads=False, after_seq=request.after_seq)
 
@@ -112,25 +113,27 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _run_of(self, request: chat_pb2.ChatRequest, context: Context) -> Run | EndedRun:
         """Return the run that a request attaches to, or else the one that it starts."""
         principal = caller.get()
+        quota = Quota(principal.rights.max_runs, principal.rights.runs_per_minute)
         if request.api_key and not principal.rights.own_api_key:
             raise ApiKeyForbidden
         if not request.run_id:
-            self._runs.admit()
-        call = call_of(request)
+            self._runs.admit(principal.name, quota)
+        call = call_of(request, self._limits.request)
         asked = request_hash(request)
         if run := await self._asked_before(request.run_id, asked):
             return run
         if _has_urls(call):
-            self._runs.admit()
+            self._runs.admit(principal.name, quota)
             self._registry.slot(request.pipeline, principal.rights.may_call).ready()
             call = replace(call, messages=await self._attachments.fetched(call.messages))
             if run := await self._asked_before(request.run_id, asked):  # in the meantime
                 return run
-        self._runs.admit()
+        self._runs.admit(principal.name, quota)
         job = self._registry.job(request.pipeline, call, principal.rights.may_call)
         on_disconnect = on_disconnect_of(request)
         return self._runs.start(
             RunRecord(request.run_id or new_run_id(), principal.name, job.pipeline, asked),
+            quota,
             self._budget(context, on_disconnect, job.seconds),
             on_disconnect,
             job.work,
@@ -156,6 +159,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         context = reader.context
         writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
         with self._runs.reading(writer):
+            if run.ending is None and not leads:  # it may say nothing for a while: who came back is to know it is there
+                await context.send_initial_metadata(headers({"run_id": run.record.id}))
             try:
                 ending: Ending = await writer.follow()
             except grpc.aio.BaseError:  # no defect: the caller went away

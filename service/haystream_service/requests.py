@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
-
-from google.protobuf.message import Message as ProtoMessage
+from typing import TYPE_CHECKING
 
 from haystream.v1 import chat_pb2
 from haystream_service.errors import InvalidRequest, Violation
 from haystream_service.images import media_type_of
 from haystream_service.pipelines.call import Call, Image, Message, Role, ToolCall, ToolResult
 from haystream_service.run.run import OnDisconnect
+from haystream_service.sizes import size_violations
+from haystream_service.structs import StructCheck, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from google.protobuf.struct_pb2 import Struct, Value
+    from haystream_service.sizes import RequestLimits
 
-# What stock gRPC clients and servers take as one message. Larger ones are let in up to the transport's own limit, so
-# that they can be refused in words.
-MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_KEY_LENGTH = 1024
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,9 +35,9 @@ _ROLES = {
 }
 
 
-def call_of(request: chat_pb2.ChatRequest) -> Call:
-    """Return what a request asks. Raises InvalidRequest with all that is wrong."""
-    if violations := [*_size_violations(request), *_field_violations(request)]:
+def call_of(request: chat_pb2.ChatRequest, limits: RequestLimits) -> Call:
+    """Return what a request asks. Raises InvalidRequest with all that is too large, or else all that is wrong."""
+    if violations := list(size_violations(request, limits)) or list(_field_violations(request)):
         raise InvalidRequest(*violations)
     return Call(
         query=request.query,
@@ -79,53 +74,15 @@ def check_run_id(run_id: str) -> None:
         raise InvalidRequest(Violation("run_id", RUN_ID_RULE))
 
 
-def plain(struct: Struct) -> dict[str, Any]:
-    """Return a Struct as a dictionary; whole numbers, which a Struct holds as floats, become ints again."""
-    return {name: _plain_value(value) for name, value in struct.fields.items()}
-
-
-def _plain_value(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "number_value":
-            number = value.number_value
-            return int(number) if number.is_integer() else number
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return plain(value.struct_value)
-        case "list_value":
-            return [_plain_value(item) for item in value.list_value.values]
-        case _:
-            return None
-
-
-def _size_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
-    size = request.ByteSize()
-    if size > MAX_REQUEST_BYTES:
-        largest, _ = max(request.ListFields(), key=lambda field: _size_of(field[1]))
-        why = f"the request has {size} bytes, most of them here; the limit is {MAX_REQUEST_BYTES}"
-        yield Violation(largest.name, why)
-
-
-def _size_of(value: Any) -> int:
-    """Return about how much of a message a field takes."""
-    if isinstance(value, ProtoMessage):
-        return value.ByteSize()
-    if isinstance(value, str):
-        return len(value)
-    return sum(map(len, cast("Sequence[str]", value))) if isinstance(value, Sequence) else 0
-
-
 def _field_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
+    structs = StructCheck()
     match request.WhichOneof("input"):
         case None:
             yield Violation("query", "set either `query` or `conversation`")
         case "query" if not request.query.strip():
             yield Violation("query", "the question is empty")
         case "conversation":
-            yield from _conversation_violations(request.conversation)
+            yield from _conversation_violations(request.conversation, structs)
         case _:
             pass
     if request.run_id and not _RUN_ID.fullmatch(request.run_id):
@@ -136,8 +93,8 @@ def _field_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
         yield Violation("on_disconnect", "expected ON_DISCONNECT_CANCEL or ON_DISCONNECT_CONTINUE")
     if request.HasField("disconnect_grace"):
         yield from _grace_violations(request)
-    yield from _number_violations("inputs", request.inputs)
-    yield from _number_violations("generation_kwargs", request.generation_kwargs)
+    yield from structs.violations("inputs", request.inputs)
+    yield from structs.violations("generation_kwargs", request.generation_kwargs)
 
 
 def _grace_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
@@ -148,20 +105,7 @@ def _grace_violations(request: chat_pb2.ChatRequest) -> Iterator[Violation]:
         yield Violation("disconnect_grace", "expected a duration that is not negative")
 
 
-def _number_violations(path: str, struct: Struct) -> Iterator[Violation]:
-    for name, value in struct.fields.items():
-        yield from _value_violations(f"{path}.{name}", value)
-
-
-def _value_violations(path: str, value: Value) -> Iterator[Violation]:
-    if value.HasField("number_value") and not math.isfinite(value.number_value):
-        yield Violation(path, "expected a finite number")
-    yield from _number_violations(path, value.struct_value)
-    for index, item in enumerate(value.list_value.values):
-        yield from _value_violations(f"{path}[{index}]", item)
-
-
-def _conversation_violations(conversation: chat_pb2.Conversation) -> Iterator[Violation]:
+def _conversation_violations(conversation: chat_pb2.Conversation, structs: StructCheck) -> Iterator[Violation]:
     if not conversation.messages:
         yield Violation("conversation.messages", "the conversation is empty")
     for index, message in enumerate(conversation.messages):
@@ -176,7 +120,7 @@ def _conversation_violations(conversation: chat_pb2.Conversation) -> Iterator[Vi
             elif part.HasField("image"):
                 yield from _image_violations(f"{path}.parts[{place}].image", part.image)
         for place, call in enumerate(message.tool_calls):
-            yield from _number_violations(f"{path}.tool_calls[{place}].arguments", call.arguments)
+            yield from structs.violations(f"{path}.tool_calls[{place}].arguments", call.arguments)
 
 
 def _image_violations(path: str, image: chat_pb2.Image) -> Iterator[Violation]:

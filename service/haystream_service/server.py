@@ -13,7 +13,6 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.attachments import Attachments
 from haystream_service.chat import ChatServicer, Limits
 from haystream_service.door import Door
@@ -28,12 +27,13 @@ from haystream_service.pipelines.loading import Loader
 from haystream_service.pipelines.registry import PipelineRegistry
 from haystream_service.pipelines.sharing import Closings
 from haystream_service.pipelines.watching import watch
-from haystream_service.requests import MAX_REQUEST_BYTES
 from haystream_service.run.run import Budget
-from haystream_service.run.runs import Runs
+from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import MemoryStore
 from haystream_service.run.threads import ComponentThreads
 from haystream_service.run.writer import Patience
+from haystream_service.sizes import RequestLimits
+from haystream_service.transport import options_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -50,22 +50,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
 GOODBYE_SECONDS = 0.5
-
-OPTIONS = (
-    ("grpc.so_reuseport", 0),  # otherwise a second service would share the port without a word
-    ("grpc.max_receive_message_length", 4 * MAX_REQUEST_BYTES),
-    # More than about 1,000 calls that nobody has accepted yet are cancelled at random below these.
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    # gRPC takes one call in a few turns of the loop, and cancels those that it has not taken for 30 s. A service that
-    # is busy to its limits needs longer for a thousand that come at once; who cannot wait has a deadline.
-    ("grpc.server_max_unrequested_time_in_server", 600),
-    # A peer that froze or lost its network is noticed within 25 s. The keepalive timeout alone never fires.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 
 class AddressInUse(Exception):
@@ -101,12 +85,12 @@ async def serving(
         _pipelines(settings, log, hidden or Secrets()) as (registry, keyed),
     ):
         store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
-        runs = Runs(settings.max_runs, store, failure_of)
+        runs = Runs(_capacity(settings), store, failure_of)
         quiet_misleading_warning()
         watch_of_health = health.aio.HealthServicer()
         async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
             servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
-            server = _server(servicer, watch_of_health, [Door(SERVICE_NAME, authenticator, log)])
+            server = _server(settings, servicer, watch_of_health, [Door(SERVICE_NAME, authenticator, log)])
             port = _bind(server, settings.listen)
             await watch_of_health.set("", SERVING)
             await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
@@ -166,9 +150,12 @@ def _images(settings: Settings) -> ImageFetcher:
 
 
 def _server(
-    servicer: ChatServicer, watch_of_health: health.aio.HealthServicer, interceptors: Sequence[Interceptor]
+    settings: Settings,
+    servicer: ChatServicer,
+    watch_of_health: health.aio.HealthServicer,
+    interceptors: Sequence[Interceptor],
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    server = grpc.aio.server(interceptors=interceptors, options=options_of(settings))  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -199,8 +186,13 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
 
 
+def _capacity(settings: Settings) -> Capacity:
+    return Capacity(settings.max_runs, settings.max_readers, settings.queue_total_bytes)
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         run=Budget(settings.max_run_seconds, settings.queue_bytes),
         reader=Patience(settings.heartbeat_seconds, settings.slow_reader_seconds),
+        request=RequestLimits(settings.max_query_bytes, settings.max_messages),
     )

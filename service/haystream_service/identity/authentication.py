@@ -48,7 +48,7 @@ class Authenticator:
         Raises NotAuthenticated and IdentityUnavailable.
         """
         if not self._asks:
-            return ANYONE
+            return self.rights.named(ANYONE.name)
         if authorization:
             return await self._with_token(_token_in(authorization))
         if certificate is not None and self.takes_certificates:

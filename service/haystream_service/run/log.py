@@ -10,7 +10,7 @@ from haystream_service.run.events import Entry, Gap
 from haystream_service.run.stretch import JOINED_LIMIT_BYTES, Stretch, size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class RunLog:
@@ -18,10 +18,12 @@ class RunLog:
 
     That one may be `Finished`, whose outputs say once more what was said: it is not to cost the text its place.
 
-    `last_seq` is the number of the newest entry, `_dropped_seq` that of the newest one the budget has cost.
+    `last_seq` is the number of the newest entry, `_dropped_seq` that of the newest one the budget has cost. `claim` is
+    told of each change in size, and answers how much of it the log is to give up: its newest stretch stays even then.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, claim: Callable[[int], int] = lambda _: 0) -> None:
+        self._claim = claim
         self._limit_bytes = limit_bytes
         # The log gives up whole stretches: an eighth of what it may hold at a time.
         self._stretch_bytes = min(JOINED_LIMIT_BYTES, limit_bytes // 8)
@@ -33,8 +35,24 @@ class RunLog:
     def append(self, entries: Iterable[Entry]) -> None:
         """Keep entries that follow those already here, at the cost of the oldest."""
         for entry in entries:
+            before = self.size_bytes
             self._append(entry)
-            self._trim()
+            self._trim(self._limit_bytes)
+            surplus = self._claim(self.size_bytes - before)
+            if surplus > 0:
+                self._give_up(surplus)
+
+    def clear(self) -> None:
+        """Give up everything. Whoever still reads is told by a Gap."""
+        self._claim(-self.size_bytes)
+        self._stretches.clear()
+        self.size_bytes = 0
+        self._dropped_seq = self.last_seq
+
+    def detach(self) -> None:
+        """Count no more: nothing is appended, and it lasts as long as its readers."""
+        self._claim(-self.size_bytes)
+        self._claim = lambda _: 0
 
     def after(self, seq: int, limit_bytes: int = sys.maxsize) -> list[Entry]:
         """Return what follows a sequence number, led by a Gap where the log no longer holds all of it.
@@ -62,9 +80,15 @@ class RunLog:
         self._stretches.append(stretch)
         self.size_bytes += stretch.size_bytes
 
-    def _trim(self) -> None:
+    def _give_up(self, surplus_bytes: int) -> None:
+        before = self.size_bytes
+        self._trim(max(0, before - self._stretches[-1].size_bytes - surplus_bytes))
+        self._claim(self.size_bytes - before)
+
+    def _trim(self, limit_bytes: int) -> None:
+        """Keep the newest stretch, and of the others as many as have room."""
         surplus, newest = 0, self._stretches[-1]
-        while self.size_bytes - newest.size_bytes > self._limit_bytes:
+        while self.size_bytes - newest.size_bytes > limit_bytes:
             self.size_bytes -= self._stretches[surplus].size_bytes
             surplus += 1
         if surplus:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from haystream_service.run.events import Entry, Event
+    from haystream_service.run.total import Total
 
 # An async generator that never really waits would keep the loop, and every other run, until its end. Every so many puts
 # let the loop go round once: that is about a millisecond's worth.
@@ -38,15 +39,18 @@ class PutNotAwaited(Exception):
 class CallbackQueue:
     """A queue bounded in bytes that stamps what enters with the run's next sequence number, and joins what continues.
 
-    Full: an async callback awaits, a sync callback blocks its thread. One event always fits into an empty queue,
-    however large it is. `on_filled` is called on the loop once per change from empty to filled, never once per chunk.
+    Full: an async callback awaits, a sync callback blocks its thread. A queue is full over its own limit, and with
+    anything in it while all queues together are over theirs: so whoever waits is always let go on by the reader of
+    this queue. One event always fits into an empty queue, however large it is. `on_filled` is called on the loop once
+    per change from empty to filled, never once per chunk.
 
     State: what is under `_lock` changes in threads, too; `_waiting` and `_owed_bytes` (what came in over the budget
     and that nobody awaits yet) are the loop's alone.
     """
 
-    def __init__(self, limit_bytes: int, on_filled: Callable[[], None]) -> None:
+    def __init__(self, limit_bytes: int, total: Total, on_filled: Callable[[], None]) -> None:
         self._limit_bytes = limit_bytes
+        self._total = total
         self._on_filled = on_filled
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -65,10 +69,10 @@ class CallbackQueue:
         return self._size_bytes
 
     def put(self, event: Event) -> Awaitable[None]:
-        """Put from the loop, at once; the result is to be awaited, and waits while the queue is over its budget.
+        """Put from the loop, at once; the result is to be awaited, and waits while the queue is full.
 
         Awaiting it raises RunStopped once the queue is closed. Raises PutNotAwaited where that is never done and the
-        queue has come to twice its budget.
+        queue has come to twice its budget, or has taken as much as its budget while all were over theirs.
         """
         if self._closed:
             return _Stop()
@@ -78,9 +82,10 @@ class CallbackQueue:
             before = self._size_bytes
             filled = self._append(event)
             grown = self._size_bytes - before
+        self._total.on_loop_bytes += grown
         if filled:
             self._on_filled()
-        if self._size_bytes > self._limit_bytes:
+        if self._is_full():
             self._owed_bytes += grown
             return _Room(self, grown)
         return _DONE if self._last_seq % PUTS_PER_TURN else _TURN
@@ -88,20 +93,25 @@ class CallbackQueue:
     def put_from_thread(self, event: Event) -> None:
         """Put from a thread; blocks it while the queue is full. Raises RunStopped once it is closed."""
         with self._room:
-            while not self._closed and self._size_bytes > self._limit_bytes:
+            while not self._closed and self._is_full():
                 self._blocked += 1
                 self._room.wait()
                 self._blocked -= 1
             if self._closed:
                 raise RunStopped
+            before = self._size_bytes
             filled = self._append(event)
+            with self._total.lock:
+                self._total.in_threads_bytes += self._size_bytes - before
         if filled:
             self._loop.call_soon_threadsafe(self._on_filled)
 
     def put_last(self, event: Event) -> None:
         """Put what nothing follows, whether there is room or not, and close. To be called on the loop."""
         with self._room:
+            before = self._size_bytes
             filled = not self._closed and self._append(event)
+            self._total.on_loop_bytes += self._size_bytes - before
             self._closed = True
             self._room.notify_all()
         self._release_waiting()
@@ -112,6 +122,7 @@ class CallbackQueue:
         """Take all that is there, and let everyone who waits for room go on. To be called on the loop."""
         with self._room:
             stretches, self._stretches = self._stretches, []
+            self._total.on_loop_bytes -= self._size_bytes
             self._size_bytes = 0
             if self._blocked:
                 self._room.notify_all()
@@ -126,6 +137,11 @@ class CallbackQueue:
             self._closed = True
             self._room.notify_all()
         self._release_waiting()
+
+    def _is_full(self) -> bool:
+        total = self._total
+        is_over = total.on_loop_bytes + total.in_threads_bytes > total.limit_bytes  # `surplus_bytes`, at half its cost
+        return self._size_bytes > self._limit_bytes or (is_over and self._size_bytes > 0)
 
     def _append(self, event: Event) -> bool:
         """Append and stamp; return whether the queue was empty before."""
@@ -142,7 +158,7 @@ class CallbackQueue:
     async def until_drained(self, owed_bytes: int) -> None:
         """Wait until somebody has read; the bytes no longer count as put by someone who does not wait."""
         self._owed_bytes = max(0, self._owed_bytes - owed_bytes)
-        while not self._closed and self._size_bytes > self._limit_bytes:
+        while not self._closed and self._is_full():
             drained = self._loop.create_future()
             self._waiting.append(drained)
             await drained

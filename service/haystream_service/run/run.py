@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry, Event, Finished, Usage
     from haystream_service.run.store import Log, RunRecord
+    from haystream_service.run.total import Total
 
 
 # What a reader who comes back gets at a time: it is held while that one takes it.
@@ -100,11 +101,12 @@ class Run:
     goes at their speed; else by the one who is ahead. With no reader the run draws it itself and is not held back.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what a run is made of
         self,
         record: RunRecord,
         log: Log,
         budget: Budget,
+        queues: Total,
         on_disconnect: OnDisconnect,
         observer: RunObserver,
     ) -> None:
@@ -115,7 +117,7 @@ class Run:
         self._budget = budget
         self._on_disconnect = on_disconnect
         self._observer = observer
-        self._queue = CallbackQueue(budget.queue_bytes, self._on_filled)
+        self._queue = CallbackQueue(budget.queue_bytes, queues, self._on_filled)
         self._followers: set[Follower] = set()
         self._grace: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from haystream_service.errors import RunExists, RunNotFound, ServiceDraining, TooManyRuns
+from haystream_service.errors import (
+    RunExists,
+    RunNotFound,
+    ServiceDraining,
+    TooManyReaders,
+    TooManyRuns,
+    TooManyRunsAMinute,
+    TooManyRunsOfYours,
+)
 from haystream_service.run.ending import Cancelled, Disconnected, Drained
+from haystream_service.run.quota import Quota, Rates
 from haystream_service.run.run import Run
 from haystream_service.run.store import EndedRun
+from haystream_service.run.total import Total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -25,17 +37,30 @@ if TYPE_CHECKING:
 STOP_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What all runs together may take: how many there may be, how many readers, and memory for what is not read."""
+
+    max_runs: int
+    max_readers: int
+    queue_bytes: int
+
+
 class Runs:
     """The runs that are not over: at work, or still being read; and the way to those whose log is kept.
 
     `_by_key` finds the runs that can be read; one whose readers all left, and that is being stopped for it, is in
-    `_runs` alone, and its id is free. Each principal has ids of its own.
+    `_runs` alone, and its id is free. Each principal has ids of its own, and runs within a quota of its own.
     """
 
-    def __init__(self, max_runs: int, store: RunStore, explain: Callable[[BaseException], Failure]) -> None:
-        self._max_runs = max_runs
+    def __init__(self, capacity: Capacity, store: RunStore, explain: Callable[[BaseException], Failure]) -> None:
+        self._capacity = capacity
         self._store = store
         self.explain = explain
+        self.queues = Total(capacity.queue_bytes)
+        self._of_principal: Counter[str] = Counter()
+        self._rates = Rates()
+        self._loop = asyncio.get_running_loop()
         self._runs: dict[Run, OnEnded] = {}
         self._by_key: dict[RunKey, Run] = {}
         self._readers: set[Follower] = set()
@@ -49,24 +74,43 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         return iter(list(self._runs))
 
-    def admit(self) -> None:
-        """Raise ServiceDraining or TooManyRuns where a new run has no place."""
+    def admit(self, principal: str, quota: Quota) -> None:
+        """Raise where a new run, or its first reader, has no place. It costs the principal nothing.
+
+        Raises ServiceDraining, TooManyRuns, TooManyReaders; then TooManyRunsOfYours, TooManyRunsAMinute.
+        """
         if self._draining:
             raise ServiceDraining
-        if len(self._runs) >= self._max_runs:
-            raise TooManyRuns(self._max_runs)
+        if len(self._runs) >= self._capacity.max_runs:
+            raise TooManyRuns(self._capacity.max_runs)
+        self._admit_reader()
+        if quota.max_runs is not None and self._of_principal[principal] >= quota.max_runs:
+            raise TooManyRunsOfYours(quota.max_runs)
+        if quota.runs_per_minute is not None:
+            wait_seconds = self._rates.wait_seconds(principal, quota.runs_per_minute, self._loop.time())
+            if wait_seconds:
+                raise TooManyRunsAMinute(quota.runs_per_minute, wait_seconds)
 
-    def start(
-        self, record: RunRecord, budget: Budget, on_disconnect: OnDisconnect, work: Work, on_ended: OnEnded
+    def start(  # noqa: PLR0913, PLR0917 - what a run is made of
+        self,
+        record: RunRecord,
+        quota: Quota,
+        budget: Budget,
+        on_disconnect: OnDisconnect,
+        work: Work,
+        on_ended: OnEnded,
     ) -> Run:
         """Start a run. Raises as `admit`, and RunExists where its id is taken."""
-        self.admit()
+        self.admit(record.principal, quota)
         if record.key in self._by_key:
             raise RunExists(record.id)
+        if quota.runs_per_minute is not None:
+            self._rates.begin(record.principal, quota.runs_per_minute, self._loop.time())
         log = self._store.open(record)
-        run = Run(record, log, budget, on_disconnect, self)
+        run = Run(record, log, budget, self.queues, on_disconnect, self)
         self._runs[run] = on_ended
         self._by_key[record.key] = run
+        self._of_principal[record.principal] += 1
         self._idle.clear()
         run.start(work)
         return run
@@ -91,9 +135,10 @@ class Runs:
 
     @contextmanager
     def reading(self, reader: Follower) -> Generator[None]:
-        """Have the drain wait for a reader while the block lasts. Raises ServiceDraining where it has begun."""
+        """Have the drain wait for a reader while the block lasts. Raises ServiceDraining or TooManyReaders."""
         if self._draining:
             raise ServiceDraining
+        self._admit_reader()
         self._readers.add(reader)
         self._idle.clear()
         try:
@@ -129,11 +174,18 @@ class Runs:
     def on_over(self, run: Run) -> None:
         """Let go of a run; its log stays for its time to live."""
         del self._runs[run]
+        self._of_principal[run.record.principal] -= 1
+        if not self._of_principal[run.record.principal]:
+            del self._of_principal[run.record.principal]
         if self._by_key.get(run.record.key) is run:
             del self._by_key[run.record.key]
             if run.ending is not None:
                 self._store.keep(EndedRun(run.record, run.log, run.ending, run.usage))
         self._check_idle()
+
+    def _admit_reader(self) -> None:
+        if len(self._readers) >= self._capacity.max_readers:
+            raise TooManyReaders(self._capacity.max_readers)
 
     def _check_idle(self) -> None:
         if not self._runs and not self._readers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from haystream_service.run.log import RunLog
 from haystream_service.run.run import READ_BYTES
+from haystream_service.run.total import Total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -95,15 +96,17 @@ class RunStore(Protocol):
 
 
 class MemoryStore:
-    """Keeps the logs in memory: those that ended within `keep_seconds`, the newest first within `total_bytes`.
+    """Keeps the logs in memory: of runs at work, and of those that ended within `keep_seconds`.
 
-    One timer, for the oldest of them.
+    All together stay within `total_bytes`: the oldest that ended go first, and then what runs at work have said
+    longest ago, of which each keeps its newest stretch. A log that is forgotten because its time is over stays with
+    those who read it just then; one that had to make room does not. One timer, for the oldest.
     """
 
     def __init__(self, run_bytes: int, keep_seconds: float, total_bytes: int) -> None:
         self._run_bytes = run_bytes
         self._keep_seconds = keep_seconds
-        self._total_bytes = total_bytes
+        self.total = Total(total_bytes)
         self._loop = asyncio.get_running_loop()
         self._logs: dict[RunKey, RunLog] = {}
         self._ended: OrderedDict[RunKey, tuple[float, EndedRun]] = OrderedDict()
@@ -120,39 +123,57 @@ class MemoryStore:
 
     def open(self, record: RunRecord) -> RunLog:
         """Begin a run's log; one of the same id that ended is forgotten."""
-        self.drop(record.key)
-        self._logs[record.key] = RunLog(self._run_bytes)
+        self._forget(record.key)
+        self._logs[record.key] = RunLog(self._run_bytes, self._claim)
         return self._logs[record.key]
 
     def keep(self, ended: EndedRun) -> None:
-        """Keep a log from now on for the time to live, at the cost of the oldest where there is no room."""
+        """Keep a log from now on for the time to live, unless that is all that there would be room for."""
         key = ended.record.key
         if key not in self._logs:  # closed meanwhile
             return
         self._ended[key] = (self._loop.time() + self._keep_seconds, ended)
         self._ended_bytes += self._logs[key].size_bytes
-        while self._ended_bytes > self._total_bytes:
-            self.drop(next(iter(self._ended)))
+        self._make_room()
         self._wait_for_oldest()
 
     def drop(self, key: RunKey) -> None:
-        """Forget a run."""
-        log = self._logs.pop(key, None)
-        if log is not None and self._ended.pop(key, None) is not None:
-            self._ended_bytes -= log.size_bytes
+        """Forget a run whose log nobody is to read, and what that holds."""
+        log = self._forget(key)
+        if log is not None:
+            log.clear()
 
     def close(self) -> None:
         """Forget everything."""
         if self._timer is not None:
             self._timer.cancel()
-        self._logs.clear()
-        self._ended.clear()
-        self._ended_bytes = 0
+        for key in list(self._logs):
+            self._forget(key)
 
     async def find(self, key: RunKey) -> EndedRun | None:
         """Return a run that is over and kept."""
         _, ended = self._ended.get(key, (0.0, None))
         return ended
+
+    def _forget(self, key: RunKey) -> RunLog | None:
+        """Let go of a log, and return it."""
+        log = self._logs.pop(key, None)
+        if log is not None:
+            if self._ended.pop(key, None) is not None:
+                self._ended_bytes -= log.size_bytes
+            log.detach()
+        return log
+
+    def _claim(self, change_bytes: int) -> int:
+        """Count what a log grows or shrinks by; return how much it has to give up, since nobody else can."""
+        self.total.on_loop_bytes += change_bytes
+        if change_bytes > 0:
+            self._make_room()
+        return self.total.surplus_bytes
+
+    def _make_room(self) -> None:
+        while self._ended and self.total.surplus_bytes > 0:
+            self.drop(next(iter(self._ended)))
 
     def _wait_for_oldest(self) -> None:
         if self._timer is None and self._ended:
@@ -165,5 +186,5 @@ class MemoryStore:
             key, (until, _) = next(iter(self._ended.items()))
             if until > self._loop.time():
                 break
-            self.drop(key)
+            self._forget(key)
         self._wait_for_oldest()
