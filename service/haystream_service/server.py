@@ -16,9 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.attachments import Attachments
 from haystream_service.chat import ChatServicer, Limits
+from haystream_service.decoding import Decoding
 from haystream_service.failure import failure_of
 from haystream_service.images import ImageFetcher
 from haystream_service.logs import Secrets
+from haystream_service.metadata_limit import BoundedMetadata
 from haystream_service.pipelines.build_threads import BuildThreads
 from haystream_service.pipelines.callbacks import quiet_misleading_warning
 from haystream_service.pipelines.keyed import KeyedPipelines
@@ -159,7 +161,7 @@ def _images(settings: Settings) -> ImageFetcher:
 
 
 def _server(servicer: ChatServicer, watch_of_health: health.aio.HealthServicer) -> grpc.aio.Server:
-    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    server = grpc.aio.server(interceptors=[BoundedMetadata(), Decoding()], options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
