@@ -20,7 +20,7 @@ from tests.calls import all_events, complaint_of, text_of
 from tests.clock import clocked
 from tests.conftest import served
 from tests.fakes import Gate
-from tests.test_commands import address_of, started
+from tests.processes import address_of, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -13,7 +13,7 @@ from haystream.v1 import chat_pb2, chat_pb2_grpc
 from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import served
 from tests.test_caller_keys import until_ready
-from tests.test_commands import address_of, started
+from tests.processes import address_of, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import signal
-import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -19,48 +15,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.ending import Disconnected
-from tests.conftest import ROOT, SHIPPED, served
+from tests.conftest import SHIPPED, served
+from tests.processes import LISTEN, address_of, started
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from tests.conftest import Served
     from tests.fakes import Stage
 
 COMMANDS = ("haystream_service", "haystream_gateway")
-LISTEN = {"haystream_service": "HAYSTREAM_LISTEN", "haystream_gateway": "HAYSTREAM_GATEWAY_LISTEN"}
-
-
-@asynccontextmanager
-async def started(module: str, *arguments: str, **settings: str) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Start a command with settings from the environment; make sure that it is gone afterwards."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HAYSTREAM_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        env={**environment, LISTEN[module]: "127.0.0.1:0", **settings},
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def address_of(process: asyncio.subprocess.Process) -> str:
-    """Read the log until it says where the command serves."""
-    assert process.stderr is not None
-    async for line in process.stderr:
-        if found := re.search(rb"address\W+(?:http://)?([\d.]+:\d+)", line):
-            return found[1].decode()
-    raise AssertionError("it never said where it serves")
 
 
 @pytest.fixture

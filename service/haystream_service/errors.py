@@ -28,6 +28,20 @@ class InvalidRequest(Refusal):
         self.violations = violations
 
 
+class MalformedMessage(Refusal):
+    """What was sent is no message of the contract."""
+
+    def __init__(self) -> None:
+        super().__init__("the request is not a message of its contract, such as haystream/v1/chat.proto")
+
+
+class TooMuchMetadata(Refusal):
+    """The call brings more metadata than it may."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the metadata of a call may have at most {limit_bytes} bytes, and 32 count for each entry")
+
+
 class NotAuthenticated(Refusal):
     """Nobody who may call. `reason` is one of the contract's words; the text never says what was sent."""
 

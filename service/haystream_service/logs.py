@@ -100,3 +100,9 @@ def _adopt_library_logs(shared: list[Processor], renderer: list[Processor]) -> N
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_shows_no_metadata)
+
+
+def _shows_no_metadata(record: logging.LogRecord) -> bool:
+    """Leave out the line with which gRPC shows metadata that are not UTF-8, all of it: it may be anybody's secret."""
+    return not str(record.msg).startswith("Invalid encoding")

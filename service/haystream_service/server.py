@@ -13,13 +13,16 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.attachments import Attachments
 from haystream_service.chat import ChatServicer, Limits
+from haystream_service.decoding import Decoding
 from haystream_service.door import Door
 from haystream_service.failure import failure_of
 from haystream_service.identity.authentication import authenticating
 from haystream_service.images import ImageFetcher
 from haystream_service.logs import Secrets
+from haystream_service.metadata_limit import BoundedMetadata
 from haystream_service.pipelines.build_threads import BuildThreads
 from haystream_service.pipelines.callbacks import quiet_misleading_warning
 from haystream_service.pipelines.keyed import KeyedPipelines
@@ -90,7 +93,12 @@ async def serving(
         watch_of_health = health.aio.HealthServicer()
         async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
             servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
-            server = _server(settings, servicer, watch_of_health, [Door(SERVICE_NAME, authenticator, log)])
+            server = _server(
+                settings,
+                servicer,
+                watch_of_health,
+                [BoundedMetadata(), Door(SERVICE_NAME, authenticator, log), Decoding()],
+            )
             port = _bind(server, settings.listen)
             await watch_of_health.set("", SERVING)
             await watch_of_health.set(SERVICE_NAME, NOT_SERVING)

@@ -1,0 +1,162 @@
+"""A caller that an attack must not disturb, and what every attack is held to."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from tests.attacks.target import ANSWER_SECONDS, READY, called
+from tests.calls import all_events, kinds_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from tests.attacks.target import Rest, Target
+
+    Attack = Callable[[], Awaitable[object]]
+
+# What the canary's words may come apart. They are 20 ms apart in peace; what is more is what the attack takes of two
+# cores that the service, the attacker and the rest of the machine share.
+GAP_SECONDS = 5.0
+
+# What may stay of memory after a repeated attack. The attack was there once before, so that what is made once is made:
+# gRPC's threads and arenas, Python's caches, the allocator's peak. What the allocator then keeps of the peaks of later
+# rounds differs by some MiB from time to time; a leak grows with the rounds.
+MEMORY_TOLERANCE_BYTES = 8 << 20
+
+
+@dataclass(slots=True)
+class Canary:
+    """What the caller has seen."""
+
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    events: list[chat_pb2.Event] = field(default_factory=list[chat_pb2.Event])
+    longest_gap_seconds: float = 0.0
+    chats: int = 0
+
+
+@asynccontextmanager
+async def canary(target: Target, *, comes_anew: bool = True) -> AsyncGenerator[Canary]:
+    """While the block lasts, read a stream, ask new questions, and ask after the service's health.
+
+    All of it must go well, to the stream's end, without a word lost, doubled or out of order. Who asks `comes_anew`
+    with each question on a connection of its own.
+    """
+    seen = Canary()
+    name = secrets.token_hex(4)
+    async with called(target.service.address) as channel:
+        listening = asyncio.create_task(_listen(channel, name, seen))
+        hushed = asyncio.Event()
+        try:
+            await _unless_failed(seen.heard.wait(), listening)
+            asking = asyncio.create_task(_ask_until(hushed, target, None if comes_anew else channel, seen))
+            try:
+                yield seen
+            finally:
+                hushed.set()
+                await asking
+            await _chat(channel, f"hush {name}")
+            await listening
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+    _check(seen)
+
+
+async def withstood(
+    target: Target,
+    attack: Attack,
+    *,
+    rounds: int = 1,
+    comes_anew: bool = True,
+    tolerance_bytes: int = MEMORY_TOLERANCE_BYTES,
+) -> None:
+    """Attack once and then as often as told, beside a canary; assert that nothing of the attacker's stays."""
+    async with canary(target, comes_anew=comes_anew):
+        await attack()
+    before = await target.rest()
+    async with canary(target, comes_anew=comes_anew) as seen:
+        for _ in range(rounds):
+            await attack()
+    after = await target.rest(before)
+    print(_report(before, after, seen))  # noqa: T201 - pytest shows it for a test that fails, and with -s
+    assert not after.exceeds(before)
+    assert after.service.memory_bytes <= before.service.memory_bytes + tolerance_bytes
+    assert after.gateway.memory_bytes <= before.gateway.memory_bytes + tolerance_bytes
+    assert not target.service.complaints
+    assert not target.gateway.complaints
+
+
+async def _listen(channel: grpc.aio.Channel, name: str, seen: Canary) -> None:
+    call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query=f"sing {name}"))
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    try:
+        async for response in call:
+            now = loop.time()
+            seen.longest_gap_seconds = max(seen.longest_gap_seconds, now - last)
+            last = now
+            seen.events.append(response.event)
+            if response.event.HasField("text"):
+                seen.heard.set()
+    finally:
+        call.cancel()
+
+
+async def _ask_until(hushed: asyncio.Event, target: Target, channel: grpc.aio.Channel | None, seen: Canary) -> None:
+    """Ask one question after the other; at least one."""
+    while not (hushed.is_set() and seen.chats):
+        if channel is None:
+            async with called(target.service.address) as anew:
+                await _ask(anew)
+        else:
+            await _ask(channel)
+        seen.chats += 1
+
+
+async def _ask(channel: grpc.aio.Channel) -> None:
+    answer = await health_pb2_grpc.HealthStub(channel).Check(READY, timeout=ANSWER_SECONDS)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert await _chat(channel, "tweet") == ["started", "finished"]
+
+
+async def _chat(channel: grpc.aio.Channel, query: str) -> list[str]:
+    call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query=query), timeout=ANSWER_SECONDS)
+    return kinds_of(await all_events(call))
+
+
+async def _unless_failed(waited: Awaitable[object], listening: asyncio.Task[None]) -> None:
+    waiting = asyncio.ensure_future(waited)
+    await asyncio.wait([waiting, listening], return_when=asyncio.FIRST_COMPLETED)
+    if not waiting.done():
+        waiting.cancel()
+        await listening
+
+
+def _check(seen: Canary) -> None:
+    assert kinds_of(seen.events[:1]) == ["started"]
+    assert kinds_of(seen.events[-1:]) == ["finished"]
+    numbers = [event.seq for event in seen.events if not event.HasField("heartbeat")]
+    assert all(one < next_one for one, next_one in zip(numbers, numbers[1:], strict=False))
+    words = "".join(event.text.delta for event in seen.events).split()
+    assert words == [str(number) for number in range(1, len(words) + 1)]
+    assert seen.longest_gap_seconds < GAP_SECONDS
+
+
+def _report(before: Rest, after: Rest, seen: Canary) -> str:
+    return "\n".join(
+        f"{name}: {value}"
+        for name, value in (
+            ("before", before),
+            ("after", after),
+            ("canary", f"{len(seen.events)} events, longest gap {seen.longest_gap_seconds:.3f} s, {seen.chats} chats"),
+        )
+    )

@@ -1,0 +1,53 @@
+"""Counts aloud, at a pace of its own, until somebody asks it to stop; anything else it answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from haystack import Pipeline, component
+from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
+
+from tests.fakes import pipeline_of, tell
+
+PACE_SECONDS = 0.02
+
+
+@component
+class Canary:
+    """`sing NAME` counts until `hush NAME`."""
+
+    def __init__(self) -> None:
+        self._songs: dict[str, asyncio.Event] = {}
+
+    @component.output_types(replies=list[ChatMessage])
+    def run(self, query: str, streaming_callback: StreamingCallbackT | None = None) -> dict[str, list[ChatMessage]]:
+        raise AssertionError("the service runs this component on its loop")
+
+    @component.output_types(replies=list[ChatMessage])
+    async def run_async(
+        self, query: str, streaming_callback: StreamingCallbackT | None = None
+    ) -> dict[str, list[ChatMessage]]:
+        word, _, name = query.partition(" ")
+        if word == "sing":
+            await self._sing(name, streaming_callback)
+        elif word == "hush":
+            self._songs[name].set()
+        return {"replies": [ChatMessage.from_assistant(query, meta={"finish_reason": "stop"})]}
+
+    async def _sing(self, name: str, streaming_callback: StreamingCallbackT | None) -> None:
+        hush = self._songs[name] = asyncio.Event()
+        number = 0
+        try:
+            while not hush.is_set():
+                number += 1
+                await tell(streaming_callback, StreamingChunk(content=f"{number} ", index=0))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PACE_SECONDS):
+                        await hush.wait()
+        finally:
+            del self._songs[name]
+
+
+def build() -> Pipeline:
+    return pipeline_of(Canary())
