@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.ending import Disconnected
 from tests.conftest import ROOT, SHIPPED, served
+from tests.encrypted import Certs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -114,6 +115,36 @@ async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(modul
     lines = errors.decode().splitlines()
     assert len(lines) == 1
     assert name in lines[0]
+
+
+@pytest.mark.parametrize("name", ["HAYSTREAM_TLS_CERT", "HAYSTREAM_TLS_KEY", "HAYSTREAM_TLS_CLIENT_CA"])
+@pytest.mark.parametrize("content", [None, b"nothing"], ids=["missing", "wrong"])
+async def test_a_certificate_that_cannot_be_used_stops_the_start_with_one_line(
+    tmp_path: Path, echo_alone: str, name: str, content: bytes | None
+) -> None:
+    """The line names the setting and the file."""
+    certs = Certs(tmp_path)
+    files = {f"HAYSTREAM_{setting.upper()}": str(file) for setting, file in certs.mutual.items()}
+    files[name] = str(tmp_path / "wrong")
+    if content is not None:
+        (tmp_path / "wrong").write_bytes(content)
+    async with started("haystream_service", HAYSTREAM_PIPELINES=echo_alone, **files) as process:
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    (line,) = errors.decode().splitlines()
+    assert line.startswith(f"haystream-service: {name}: {tmp_path / 'wrong'} ")
+
+
+async def test_a_port_for_probes_that_is_taken_is_one_line(echo_alone: str) -> None:
+    """It names its own setting."""
+    async with started("haystream_service", HAYSTREAM_PIPELINES=echo_alone) as first:
+        taken = await address_of(first)
+        settings = {"HAYSTREAM_PIPELINES": echo_alone, "HAYSTREAM_HEALTH_LISTEN": taken}
+        async with started("haystream_service", **settings) as second:
+            _, errors = await second.communicate()
+    assert second.returncode == 1
+    (line,) = errors.decode().splitlines()
+    assert "HAYSTREAM_HEALTH_LISTEN" in line
 
 
 @pytest.mark.parametrize("module", COMMANDS)
