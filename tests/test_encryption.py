@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import warnings
@@ -217,22 +218,27 @@ async def test_a_new_certificate_is_shown_to_new_connections_while_streams_go_on
         assert encryption.expires_at - datetime.now(UTC) < timedelta(days=21)
 
 
+def padded(pair: Pair) -> Pair:
+    """Return a pair whose files are of the same size as all others."""
+    return Pair(pair.certificate.ljust(2000, b"\n"), pair.key.ljust(2000, b"\n"))
+
+
 async def test_a_new_certificate_behind_exchanged_links_is_seen(certs: Certs) -> None:
     """As Kubernetes exchanges a Secret: a link to a folder, under links to files."""
     volume = certs.folder / "volume"
-    for name in ("first", "second"):
+    pairs = {name: padded(certs.authority.service()) for name in ("first", "second")}
+    for name, pair in pairs.items():
         (volume / name).mkdir(parents=True)
-    certs.authority.service().write(volume / "first", "tls")
-    fresh = certs.authority.service()
-    fresh.write(volume / "second", "tls")
+        for file in pair.write(volume / name, "tls"):
+            os.utime(file, (0, 0))  # of the same time and size: another place on the disk is all that tells
     (volume / "data").symlink_to("first")
     for name in ("tls.pem", "tls.key"):
         (volume / name).symlink_to(f"data/{name}")
     async with served(tls_cert=volume / "tls.pem", tls_key=volume / "tls.key") as running:
-        assert await shown(running, certs.authority.certificate) != fresh.certificate
+        assert await shown(running, certs.authority.certificate) == pairs["first"].certificate.rstrip() + b"\n"
         (volume / "new").symlink_to("second")
         (volume / "new").rename(volume / "data")
-        assert await shown(running, certs.authority.certificate) == fresh.certificate
+        assert await shown(running, certs.authority.certificate) == pairs["second"].certificate.rstrip() + b"\n"
 
 
 async def test_callers_of_an_authority_that_is_taken_out_are_refused_from_then_on(certs: Certs) -> None:
