@@ -231,6 +231,29 @@ async def test_the_gateway_ends_with_zero_on_a_signal() -> None:
     assert b"Traceback" not in errors
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_the_gateway_logs_as_the_service_does(log_format: str) -> None:
+    """One line an answer, with fields: for machines, or for people. Neither shows what was asked or who asked."""
+    async with started("haystream_gateway", HAYSTREAM_LOG_FORMAT=log_format) as process:
+        async with httpx.AsyncClient(base_url=f"http://{await address_of(process)}") as http:
+            headers = {"Authorization": "Bearer private", "X-Request-ID": "req-7"}
+            await http.get("/pipelines/private?private", headers=headers)
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert b"private" not in errors
+    (line,) = (line for line in errors.decode().splitlines() if "answered" in line)
+    if log_format == "json":
+        told = json.loads(line)
+        assert (told["event"], told["level"]) == ("answered", "info")
+        assert (told["method"], told["route"], told["status"]) == ("GET", "/pipelines/{name}", 503)
+        assert told["request_id"] == "req-7"
+        assert {"timestamp", "seconds", "client"} <= told.keys()
+    else:
+        assert "[info" in line
+        assert "request_id=req-7" in line
+        assert "status=503" in line
+
+
 async def test_a_signal_ends_the_gateways_streams_with_a_frame_that_says_come_back(fake: Served, stage: Stage) -> None:
     """A real process: its readers are told, the run waits for them, and the process is gone."""
     stage.chunks = 1

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.types import ASGIApp
+    from structlog.typing import FilteringBoundLogger
 
     from haystream_gateway.settings import Settings
 
@@ -46,7 +47,7 @@ HTTP_ERRORS = {
 EXPOSED_HEADERS = ("Retry-After", "X-Request-ID", "X-Should-Retry")
 
 
-def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
+def gateway_app(settings: Settings, log: FilteringBoundLogger) -> tuple[ASGIApp, Streams]:
     """Return the gateway to the service at a gRPC address, and its open streams."""
     metrics = Metrics()
     streams = Streams(settings.gateway_silence_seconds, metrics.ended)
@@ -55,7 +56,7 @@ def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with connected(settings.target) as upstream:
-            app.state.edge = Edge(settings, upstream, streams, metrics)
+            app.state.edge = Edge(settings, upstream, streams, metrics, log)
             yield
 
     # Its own pages of documentation load their scripts from elsewhere.
@@ -79,7 +80,7 @@ def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
     app.mount("/", Playground())
     document(app, ChatBody, CompletionBody)
     document_openai(app)
-    return Manners(_with_cors(app, settings.cors_origins), metrics, settings.hosts), streams
+    return Manners(_with_cors(app, settings.cors_origins), metrics, settings.hosts, log), streams
 
 
 def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from haystream_gateway.upstream import Metadata
 
 REQUEST_ID = "x-request-id"
+RUN_ID = "run_id"
 MAX_CREDENTIALS = 8192  # half of what gRPC takes as metadata
 
 _TRACE_HEADERS = {
@@ -42,6 +43,11 @@ def request_id_of(request: Request) -> str:
     """Return the request's id: the caller's own, or the one it was given."""
     request_id: str = request.state.request_id
     return request_id
+
+
+def note_run(request: Request, run_id: str) -> None:
+    """Have the line that the log gets about a request name its run."""
+    setattr(request.state, RUN_ID, run_id)
 
 
 def credentials_of(request: Request) -> str:

@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
         default=60, description="longest that a reader may take nothing"
     )
+    log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")
 
     @property
