@@ -104,6 +104,13 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_gateway", "HAYSTREAM_GATEWAY_SILENCE_SECONDS", "0"),
         ("haystream_gateway", "HAYSTREAM_SLOW_READER_SECONDS", "inf"),
         ("haystream_gateway", "HAYSTREAM_TARGET", "http://127.0.0.1:50051"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS", "perhaps"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_CA", "/nowhere.pem"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_CERT", "cert.pem"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_KEY", "cert.key"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_SERVER_NAME", "service.internal"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TOKEN_FILE", "/nowhere/token"),
+        ("haystream_gateway", "HAYSTREAM_LOG_FORMAT", "xml"),
     ],
 )
 async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(module: str, name: str, value: str) -> None:
@@ -133,6 +140,30 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start_with_one_line(
     assert (process.returncode, output) == (1, b"")
     (line,) = errors.decode().splitlines()
     assert line.startswith(f"haystream-service: {name}: {tmp_path / 'wrong'} ")
+
+
+@pytest.mark.parametrize(
+    "name", ["HAYSTREAM_GATEWAY_TLS_CA", "HAYSTREAM_GATEWAY_TLS_CERT", "HAYSTREAM_GATEWAY_TLS_KEY"]
+)
+@pytest.mark.parametrize("content", [None, b"nothing"], ids=["missing", "wrong"])
+async def test_a_certificate_that_the_gateway_cannot_use_stops_its_start_with_one_line(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    """The line names the setting and the file."""
+    certs = Certs(tmp_path)
+    files = {
+        "HAYSTREAM_GATEWAY_TLS_CA": str(tmp_path / "ca.pem"),
+        "HAYSTREAM_GATEWAY_TLS_CERT": str(certs.settings["tls_cert"]),
+        "HAYSTREAM_GATEWAY_TLS_KEY": str(certs.settings["tls_key"]),
+        name: str(tmp_path / "wrong"),
+    }
+    if content is not None:
+        (tmp_path / "wrong").write_bytes(content)
+    async with started("haystream_gateway", **files) as process:
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    (line,) = errors.decode().splitlines()
+    assert line.startswith(f"haystream-gateway: {name}: {tmp_path / 'wrong'} ")
 
 
 async def test_a_port_for_probes_that_is_taken_is_one_line(echo_alone: str) -> None:

@@ -12,6 +12,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from haystream_gateway.credentials import CredentialsUnusable
 from haystream_gateway.logs import set_up_logging
 from haystream_gateway.server import AddressInUse, serving
 from haystream_gateway.settings import Settings, complaint_about
@@ -30,7 +31,7 @@ def main() -> NoReturn:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, log))
-    except AddressInUse as error:
+    except (AddressInUse, CredentialsUnusable) as error:
         _refuse(str(error))
     sys.exit(0)
 

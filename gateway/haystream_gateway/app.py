@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
+from haystream_gateway.credentials import channel_credentials, own_token
 from haystream_gateway.documentation import DESCRIPTION, document
 from haystream_gateway.edge import Edge
 from haystream_gateway.endpoints import chat, openai, operations, pipelines
@@ -48,14 +49,17 @@ EXPOSED_HEADERS = ("Retry-After", "X-Request-ID", "X-Should-Retry")
 
 
 def gateway_app(settings: Settings, log: FilteringBoundLogger) -> tuple[ASGIApp, Streams]:
-    """Return the gateway to the service at a gRPC address, and its open streams."""
+    """Return the gateway to the service at a gRPC address, and its open streams. Raises CredentialsUnusable."""
+    credentials, token = channel_credentials(settings, log), own_token(settings, log)
     metrics = Metrics()
     streams = Streams(settings.gateway_silence_seconds, metrics.ended)
     metrics.watch(streams)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with connected(settings.target) as upstream:
+        async with connected(
+            settings.target, credentials.latest, token.latest, settings.gateway_tls_server_name
+        ) as upstream:
             app.state.edge = Edge(settings, upstream, streams, metrics, log)
             yield
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from haystream_gateway.problems import invalid
+from haystream_gateway.upstream import AUTHORIZATION
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,7 +36,7 @@ def metadata_of(request: Request, *, with_identity: bool = True) -> Metadata:
         if form.fullmatch(value):
             metadata.append((name, value))
     if with_identity and (credentials := credentials_of(request)):
-        metadata.append(("authorization", credentials))
+        metadata.append((AUTHORIZATION, credentials))
     return tuple(metadata)
 
 

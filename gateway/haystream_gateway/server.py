@@ -56,9 +56,9 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[Gateway]:
-    """Serve until the block is left, then end all streams. Raises AddressInUse."""
-    listener = _bind(settings.gateway_listen, settings.slow_reader_seconds)
+    """Serve until the block is left, then end all streams. Raises AddressInUse, or CredentialsUnusable."""
     app, streams = gateway_app(settings, log)
+    listener = _bind(settings.gateway_listen, settings.slow_reader_seconds)
     server = _Server(
         uvicorn.Config(
             app,
