@@ -14,13 +14,16 @@ PINS_2.31 := haystack-ai==2.31.0 haystack-experimental==0.19.0.post1
 PINS_3.4 := $(shell grep '^haystack-ai==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-generations lint format proto bench clean
+.PHONY: help run certs test test-generations lint format proto bench clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Start the service and the gateway; Ctrl-C stops both
 	@$(BIN)/python tools/run.py
+
+certs: $(VENV)/.run ## Make a development CA and certificates in certs/, and say what to set
+	@$(BIN)/python tools/certs.py
 
 test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest

@@ -86,7 +86,7 @@ async def served(pipelines: Path | str = FAKES, *, warm: bool = True, **settings
 async def browsed(target: str, **settings: Any) -> AsyncGenerator[Browser]:
     """Run a gateway to a service; assert at the end that no stream is left."""
     defaults: dict[str, Any] = {"gateway_listen": "127.0.0.1:0", "target": target}
-    async with gateway_server.serving(GatewaySettings(**{**defaults, **settings})) as gateway:
+    async with gateway_server.serving(GatewaySettings(**{**defaults, **settings}), structlog.get_logger()) as gateway:
         url = f"http://127.0.0.1:{gateway.port}"
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             yield Browser(url, http, gateway)

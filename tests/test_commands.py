@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.ending import Disconnected
 from tests.conftest import SHIPPED, served
+from tests.encrypted import Certs
 from tests.processes import LISTEN, address_of, started
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_gateway", "HAYSTREAM_GATEWAY_SILENCE_SECONDS", "0"),
         ("haystream_gateway", "HAYSTREAM_SLOW_READER_SECONDS", "inf"),
         ("haystream_gateway", "HAYSTREAM_TARGET", "http://127.0.0.1:50051"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS", "perhaps"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_CA", "/nowhere.pem"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_CERT", "cert.pem"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_KEY", "cert.key"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TLS_SERVER_NAME", "service.internal"),
+        ("haystream_gateway", "HAYSTREAM_GATEWAY_TOKEN_FILE", "/nowhere/token"),
+        ("haystream_gateway", "HAYSTREAM_LOG_FORMAT", "xml"),
     ],
 )
 async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(module: str, name: str, value: str) -> None:
@@ -78,6 +86,60 @@ async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(modul
     lines = errors.decode().splitlines()
     assert len(lines) == 1
     assert name in lines[0]
+
+
+@pytest.mark.parametrize("name", ["HAYSTREAM_TLS_CERT", "HAYSTREAM_TLS_KEY", "HAYSTREAM_TLS_CLIENT_CA"])
+@pytest.mark.parametrize("content", [None, b"nothing"], ids=["missing", "wrong"])
+async def test_a_certificate_that_cannot_be_used_stops_the_start_with_one_line(
+    tmp_path: Path, echo_alone: str, name: str, content: bytes | None
+) -> None:
+    """The line names the setting and the file."""
+    certs = Certs(tmp_path)
+    files = {f"HAYSTREAM_{setting.upper()}": str(file) for setting, file in certs.mutual.items()}
+    files[name] = str(tmp_path / "wrong")
+    if content is not None:
+        (tmp_path / "wrong").write_bytes(content)
+    async with started("haystream_service", HAYSTREAM_PIPELINES=echo_alone, **files) as process:
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    (line,) = errors.decode().splitlines()
+    assert line.startswith(f"haystream-service: {name}: {tmp_path / 'wrong'} ")
+
+
+@pytest.mark.parametrize(
+    "name", ["HAYSTREAM_GATEWAY_TLS_CA", "HAYSTREAM_GATEWAY_TLS_CERT", "HAYSTREAM_GATEWAY_TLS_KEY"]
+)
+@pytest.mark.parametrize("content", [None, b"nothing"], ids=["missing", "wrong"])
+async def test_a_certificate_that_the_gateway_cannot_use_stops_its_start_with_one_line(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    """The line names the setting and the file."""
+    certs = Certs(tmp_path)
+    files = {
+        "HAYSTREAM_GATEWAY_TLS_CA": str(tmp_path / "ca.pem"),
+        "HAYSTREAM_GATEWAY_TLS_CERT": str(certs.settings["tls_cert"]),
+        "HAYSTREAM_GATEWAY_TLS_KEY": str(certs.settings["tls_key"]),
+        name: str(tmp_path / "wrong"),
+    }
+    if content is not None:
+        (tmp_path / "wrong").write_bytes(content)
+    async with started("haystream_gateway", **files) as process:
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    (line,) = errors.decode().splitlines()
+    assert line.startswith(f"haystream-gateway: {name}: {tmp_path / 'wrong'} ")
+
+
+async def test_a_port_for_probes_that_is_taken_is_one_line(echo_alone: str) -> None:
+    """It names its own setting."""
+    async with started("haystream_service", HAYSTREAM_PIPELINES=echo_alone) as first:
+        taken = await address_of(first)
+        settings = {"HAYSTREAM_PIPELINES": echo_alone, "HAYSTREAM_HEALTH_LISTEN": taken}
+        async with started("haystream_service", **settings) as second:
+            _, errors = await second.communicate()
+    assert second.returncode == 1
+    (line,) = errors.decode().splitlines()
+    assert "HAYSTREAM_HEALTH_LISTEN" in line
 
 
 @pytest.mark.parametrize("module", COMMANDS)
@@ -162,6 +224,29 @@ async def test_the_gateway_ends_with_zero_on_a_signal() -> None:
             _, errors = await process.communicate()
     assert process.returncode == 0
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_the_gateway_logs_as_the_service_does(log_format: str) -> None:
+    """One line an answer, with fields: for machines, or for people. Neither shows what was asked or who asked."""
+    async with started("haystream_gateway", HAYSTREAM_LOG_FORMAT=log_format) as process:
+        async with httpx.AsyncClient(base_url=f"http://{await address_of(process)}") as http:
+            headers = {"Authorization": "Bearer private", "X-Request-ID": "req-7"}
+            await http.get("/pipelines/private?private", headers=headers)
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert b"private" not in errors
+    (line,) = (line for line in errors.decode().splitlines() if "answered" in line)
+    if log_format == "json":
+        told = json.loads(line)
+        assert (told["event"], told["level"]) == ("answered", "info")
+        assert (told["method"], told["route"], told["status"]) == ("GET", "/pipelines/{name}", 503)
+        assert told["request_id"] == "req-7"
+        assert {"timestamp", "seconds", "client"} <= told.keys()
+    else:
+        assert "[info" in line
+        assert "request_id=req-7" in line
+        assert "status=503" in line
 
 
 async def test_a_signal_ends_the_gateways_streams_with_a_frame_that_says_come_back(fake: Served, stage: Stage) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx_sse
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 
@@ -26,7 +27,7 @@ from tests.frames import frames_of
 from tests.scripted import STARTED, Foreign, Scripted, behind_gateway, scripted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Generator, MutableMapping
 
     from starlette.types import Message
 
@@ -121,27 +122,52 @@ async def test_pages_of_other_origins_may_call_only_where_they_are_listed(fake: 
 
 
 @pytest.mark.parametrize(("proxies", "client"), [("", "127.0.0.1"), ("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", EVIL)])
-async def test_forwarded_headers_count_from_trusted_proxies_alone(
-    fake: Served, caplog: pytest.LogCaptureFixture, proxies: str, client: str
-) -> None:
+async def test_forwarded_headers_count_from_trusted_proxies_alone(fake: Served, proxies: str, client: str) -> None:
     """Anybody can write them."""
     address = "203.0.113.7" if client == EVIL else client
-    caplog.set_level(logging.INFO, "haystream.gateway")
     async with browsed(fake.address, gateway_trusted_proxies=proxies) as browser:
-        await browser.http.get("/pipelines", headers={"X-Forwarded-For": "203.0.113.7"})
-    lines = [record.getMessage() for record in caplog.records if "/pipelines" in record.getMessage()]
-    assert [f"client={address!r} " in line for line in lines] == [True]
+        with logged() as lines:
+            await browser.http.get("/pipelines", headers={"X-Forwarded-For": "203.0.113.7"})
+    assert [line["client"] for line in lines] == [address]
 
 
-async def test_the_log_has_an_answers_id_and_not_its_question(
-    page: Browser, stage: Stage, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_log_has_an_answers_ids_and_not_its_question(page: Browser, stage: Stage) -> None:
     """A question may be private; the key is."""
-    caplog.set_level(logging.INFO, "haystream.gateway")
     stage.proceed.set()
-    await page.http.get("/chat?query=private", headers={"X-Request-ID": "req-7", "Authorization": "Bearer private"})
-    assert re.search(r"method=GET path='/chat' status=200 .*request_id='req-7'", caplog.text)
-    assert "private" not in caplog.text
+    headers = {"X-Request-ID": "req-7", "Authorization": "Bearer private"}
+    completion = {"model": "fake", "messages": [{"role": "user", "content": "private"}]}
+    with logged() as lines:
+        answer = await page.http.get("/chat?query=private", headers=headers)
+        await page.http.post("/runs/run-7/cancel?private", headers=headers)
+        await page.http.get("/nothing/private?private", headers=headers)
+        await page.http.post("/v1/chat/completions", json=completion, headers=headers)
+    seconds = [line.pop("seconds") for line in lines]
+    run_ids = [line.pop("run_id", None) for line in lines]
+    common = {"event": "answered", "log_level": "info", "client": "127.0.0.1", "request_id": "req-7"}
+    assert lines == [
+        {**common, "method": "GET", "route": "/chat", "status": 200},
+        {**common, "method": "POST", "route": "/runs/{run_id}/cancel", "status": 404},
+        {**common, "method": "GET", "route": "other", "status": 404},
+        {**common, "method": "POST", "route": "/v1/chat/completions", "status": 200},
+    ]
+    assert f'"{run_ids[0]}"' in answer.text
+    assert run_ids[1:3] == ["run-7", None]
+    assert run_ids[3]
+    assert all(0 <= taken < 30 for taken in seconds)
+
+
+@contextmanager
+def logged() -> Generator[list[MutableMapping[str, Any]]]:
+    """Collect what the gateway logs about its answers. What is private is in no line at all."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
+    try:
+        with structlog.testing.capture_logs() as lines:
+            yield lines
+        assert "private" not in str(lines)
+        lines[:] = [line for line in lines if line["event"] == "answered"]  # the service logs here, too
+    finally:
+        structlog.configure(**before)
 
 
 async def test_a_body_is_read_to_its_limit_and_no_further(page: Browser) -> None:

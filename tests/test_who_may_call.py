@@ -19,9 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from jwt.algorithms import ECAlgorithm
 
-from haystream.v1 import chat_pb2
+from haystream.v1 import chat_pb2, chat_pb2_grpc
 from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import FAKES, served
+from tests.encrypted import Certs, channel_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -316,3 +317,32 @@ async def test_a_json_web_token_that_is_not_right_lets_nobody_in(issuer: Issuer,
         complaint = await refused(running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer(token)))
     assert (complaint.code, complaint.reason) == ("UNAUTHENTICATED", reason)
     assert token not in complaint.message
+
+
+async def test_a_certificate_says_who_calls_and_a_token_beside_it_counts_for_more(stage: Stage, tmp_path: Path) -> None:
+    """As with a gateway, which shows its own certificate and passes its callers' tokens on. A wrong one is refused."""
+    certs = Certs(tmp_path)
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text(yaml.safe_dump(PRINCIPALS))
+    gateway = certs.authority.caller("gateway", spiffe_id="spiffe://haystream.local/gateway")
+    nobody = certs.authority.caller("nobody")
+    stage.chunks = 1
+    async with served(default_pipeline="fake", tokens_file=tokens, **certs.mutual) as running:
+        async with channel_to(running.service.port, certs.authority.certificate, gateway) as channel:
+            stub = chat_pb2_grpc.ChatServiceStub(channel)
+            own, passed_on = (
+                stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=metadata) for metadata in ((), BILLING)
+            )
+            await anext(aiter(own))
+            await anext(aiter(passed_on))
+            principals = {run.record.principal for run in running.runs}
+            assert principals == {"spiffe://haystream.local/gateway", "billing"}
+            complaint = await refused(stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer("hs_nobody")))
+            assert complaint.reason == "TOKEN_INVALID"
+            stage.proceed.set()
+            for call in (own, passed_on):
+                assert (await all_events(call))[-1].HasField("finished")
+        async with channel_to(running.service.port, certs.authority.certificate, nobody) as channel:
+            stub = chat_pb2_grpc.ChatServiceStub(channel)
+            complaint = await refused(stub.Cancel(chat_pb2.CancelRequest(run_id="r")))
+    assert (complaint.code, complaint.reason) == ("UNAUTHENTICATED", "CERTIFICATE_INVALID")

@@ -73,11 +73,12 @@ async def main() -> None:
 async def gateway() -> AsyncGenerator[str]:
     """Serve the shipped pipelines on free ports of this machine; yield the page's address."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+    log = structlog.get_logger()
     settings = ServiceSettings(listen="127.0.0.1:0", pipelines=ROOT / "pipelines", drain_seconds=1)
-    async with service_server.serving(settings, structlog.get_logger()) as service:
+    async with service_server.serving(settings, log) as service:
         await service.loaded.wait()
         target = f"127.0.0.1:{service.port}"
-        async with gateway_server.serving(GatewaySettings(gateway_listen="127.0.0.1:0", target=target)) as served:
+        async with gateway_server.serving(GatewaySettings(gateway_listen="127.0.0.1:0", target=target), log) as served:
             yield f"http://127.0.0.1:{served.port}/"
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from haystream_gateway.credentials import CredentialsUnusable
+from haystream_gateway.logs import set_up_logging
 from haystream_gateway.server import AddressInUse, serving
 from haystream_gateway.settings import Settings, complaint_about
 
-log = logging.getLogger("haystream.gateway")
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 
 def main() -> NoReturn:
@@ -25,24 +27,22 @@ def main() -> NoReturn:
         settings = CliApp.run(Settings)
     except ValidationError as error:
         _refuse(complaint_about(error))
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s [%(levelname)s] %(message)s", stream=sys.stderr
-    )
+    log = set_up_logging(settings.log_format, settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
-    except AddressInUse as error:
+            runner.run(_serve(settings, log))
+    except (AddressInUse, CredentialsUnusable) as error:
         _refuse(str(error))
     sys.exit(0)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, log: FilteringBoundLogger) -> None:
     stop = _stop_on_signals(asyncio.get_running_loop())
-    async with serving(settings) as gateway:
+    async with serving(settings, log) as gateway:
         host = settings.gateway_listen.rpartition(":")[0]
-        log.info("serving address=http://%s:%s target=%s", host, gateway.port, settings.target)
+        log.info("serving", address=f"http://{host}:{gateway.port}", target=settings.target)
         await stop.wait()
-        log.info("draining streams=%s", len(gateway.streams))
+        log.info("draining", streams=len(gateway.streams))
     log.info("stopped")
 
 

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
+from haystream_gateway.credentials import channel_credentials, own_token
 from haystream_gateway.documentation import DESCRIPTION, document
 from haystream_gateway.edge import Edge
 from haystream_gateway.endpoints import chat, openai, operations, pipelines
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.types import ASGIApp
+    from structlog.typing import FilteringBoundLogger
 
     from haystream_gateway.settings import Settings
 
@@ -46,16 +48,19 @@ HTTP_ERRORS = {
 EXPOSED_HEADERS = ("Retry-After", "X-Request-ID", "X-Should-Retry")
 
 
-def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
-    """Return the gateway to the service at a gRPC address, and its open streams."""
+def gateway_app(settings: Settings, log: FilteringBoundLogger) -> tuple[ASGIApp, Streams]:
+    """Return the gateway to the service at a gRPC address, and its open streams. Raises CredentialsUnusable."""
+    credentials, token = channel_credentials(settings, log), own_token(settings, log)
     metrics = Metrics()
     streams = Streams(settings.gateway_silence_seconds, metrics.ended)
     metrics.watch(streams)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with connected(settings.target) as upstream:
-            app.state.edge = Edge(settings, upstream, streams, metrics)
+        async with connected(
+            settings.target, credentials.latest, token.latest, settings.gateway_tls_server_name
+        ) as upstream:
+            app.state.edge = Edge(settings, upstream, streams, metrics, log)
             yield
 
     # Its own pages of documentation load their scripts from elsewhere.
@@ -79,7 +84,7 @@ def gateway_app(settings: Settings) -> tuple[ASGIApp, Streams]:
     app.mount("/", Playground())
     document(app, ChatBody, CompletionBody)
     document_openai(app)
-    return Manners(_with_cors(app, settings.cors_origins), metrics, settings.hosts), streams
+    return Manners(_with_cors(app, settings.cors_origins), metrics, settings.hosts, log), streams
 
 
 def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:

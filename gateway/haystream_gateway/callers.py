@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from haystream_gateway.problems import invalid
+from haystream_gateway.upstream import AUTHORIZATION
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from haystream_gateway.upstream import Metadata
 
 REQUEST_ID = "x-request-id"
+RUN_ID = "run_id"
 MAX_CREDENTIALS = 8192  # half of what gRPC takes as metadata
 
 _TRACE_HEADERS = {
@@ -34,7 +36,7 @@ def metadata_of(request: Request, *, with_identity: bool = True) -> Metadata:
         if form.fullmatch(value):
             metadata.append((name, value))
     if with_identity and (credentials := credentials_of(request)):
-        metadata.append(("authorization", credentials))
+        metadata.append((AUTHORIZATION, credentials))
     return tuple(metadata)
 
 
@@ -42,6 +44,11 @@ def request_id_of(request: Request) -> str:
     """Return the request's id: the caller's own, or the one it was given."""
     request_id: str = request.state.request_id
     return request_id
+
+
+def note_run(request: Request, run_id: str) -> None:
+    """Have the line that the log gets about a request name its run."""
+    setattr(request.state, RUN_ID, run_id)
 
 
 def credentials_of(request: Request) -> str:

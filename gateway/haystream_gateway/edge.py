@@ -10,6 +10,8 @@ from fastapi import Depends, Request
 from haystream_gateway.event_stream import EventStream
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
     from haystream_gateway.event_stream import Dialect
     from haystream_gateway.metrics import Metrics
     from haystream_gateway.settings import Settings
@@ -25,10 +27,11 @@ class Edge:
     upstream: Upstream
     streams: Streams
     metrics: Metrics
+    log: FilteringBoundLogger
 
     def response(self, stream: RunStream, dialect: Dialect) -> EventStream:
         """Return a stream as a response, which closes it."""
-        return EventStream(stream, dialect, self.metrics.sent)
+        return EventStream(stream, dialect, self.metrics.sent, self.log)
 
 
 def edge_of(request: Request) -> Edge:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,12 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
     from starlette.types import Receive, Scope, Send
+    from structlog.typing import FilteringBoundLogger
 
     from haystream.v1 import chat_pb2
     from haystream_gateway.problems import Problem
     from haystream_gateway.streams import RunStream
-
-log = logging.getLogger("haystream.gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,13 @@ class EventStream(StreamingResponse):
     Also where that one left before the first frame, so that the generator never began, or while a send was blocked.
     """
 
-    def __init__(self, stream: RunStream, dialect: Dialect, on_sent: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, stream: RunStream, dialect: Dialect, on_sent: Callable[[bytes], None], log: FilteringBoundLogger
+    ) -> None:
         self._stream = stream
         self._dialect = dialect
         self._on_sent = on_sent
+        self._log = log
         self._frames = self._all_frames()
         super().__init__(self._frames, headers=sse.HEADERS)
 
@@ -65,8 +66,8 @@ class EventStream(StreamingResponse):
                     yield frame
         except Rejection as rejection:
             yield self._last_frame(rejection.problem)
-        except Exception:  # a defect, whatever it is: the reader is to have a last frame all the same
-            log.exception("defect run_id=%s", stream.run_id)
+        except Exception:  # noqa: BLE001 - a defect, whatever it is: the reader is to have a last frame all the same
+            self._log.exception("defect", run_id=stream.run_id)
             stream.ending = DEFECT.reason
             yield self._last_frame(replace(DEFECT, run_id=stream.run_id, last_seq=stream.last_seq))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
@@ -11,17 +10,16 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 
-from haystream_gateway.callers import REQUEST_ID
+from haystream_gateway.callers import REQUEST_ID, RUN_ID
 from haystream_gateway.sites import UNKNOWN_HOST, is_known_host
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from structlog.typing import FilteringBoundLogger
 
     from haystream_gateway.metrics import Metrics
-
-log = logging.getLogger("haystream.gateway")
 
 REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -41,9 +39,12 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 class Manners:
     """Wraps the whole gateway, so that what its framework answers by itself has manners, too."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Collection[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, hosts: Collection[str] | None, log: FilteringBoundLogger
+    ) -> None:
         self._app = app if hosts is None else partial(_known, app, hosts)
         self._metrics = metrics
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -67,8 +68,8 @@ class Manners:
 
         try:
             await self._app(scope, receive, send_politely)
-        except Exception:  # a defect: it was answered in fixed words, and is raised again to be logged with its id
-            log.exception("defect request_id=%s", request_id)
+        except Exception:  # noqa: BLE001 - a defect: answered in fixed words, and raised again to be logged
+            self._log.exception("defect", request_id=request_id)
         finally:
             self._note(scope, status, time.monotonic() - began, request_id)
 
@@ -76,10 +77,18 @@ class Manners:
         """Count an answer, and log it without its query, which may be somebody's question."""
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.answered(scope["method"] if route != "other" else "other", route, status)
-        client = scope["client"][0] if scope.get("client") else "-"
-        level = logging.DEBUG if route in _QUIET else logging.INFO
-        words = "answered method=%s path=%r status=%s seconds=%.3f client=%r request_id=%r"
-        log.log(level, words, scope["method"], scope["path"], status, seconds, client, request_id)
+        fields = {
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 3),
+            "client": scope["client"][0] if scope.get("client") else "",
+            "request_id": request_id,
+        }
+        if run_id := scope["state"].get(RUN_ID):
+            fields[RUN_ID] = run_id
+        say = self._log.debug if route in _QUIET else self._log.info
+        say("answered", **fields)
 
 
 async def _known(app: ASGIApp, hosts: Collection[str], scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,6 +17,8 @@ from haystream_gateway.connections import BoundedHeads
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
+    from structlog.typing import FilteringBoundLogger
+
     from haystream_gateway.settings import Settings
     from haystream_gateway.streams import Streams
 
@@ -53,13 +55,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncGenerator[Gateway]:
-    """Serve until the block is left, then end all streams. Raises AddressInUse."""
+async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerator[Gateway]:
+    """Serve until the block is left, then end all streams. Raises AddressInUse, or CredentialsUnusable."""
+    app, streams = gateway_app(settings, log)
     listener = _bind(settings.gateway_listen, settings.slow_reader_seconds)
-    app, streams = gateway_app(settings)
     server = _Server(
         uvicorn.Config(
             app,
+            log_config=None,  # its lines go where all others do
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _TARGET = re.compile(r"(?!https?:)((dns|ipv4|ipv6|unix|unix-abstract|xds):)?[^\s:][^\s]*|(dns|unix|xds)://[^\s]+")
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 
 
@@ -46,6 +48,12 @@ def _networks(value: str) -> str:
     return value
 
 
+def _name_or_none(value: str) -> str:
+    if value and not _NAME.fullmatch(value):
+        raise ValueError("expected a name such as service.internal")
+    return value
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -76,6 +84,22 @@ class Settings(BaseSettings):
         default="127.0.0.1:50051",
         description="gRPC address of the service; dns:///name:port for all of a name's addresses",
     )
+    gateway_tls: bool = Field(
+        default=False, description="call the service encrypted, by a certificate of whom the system trusts"
+    )
+    gateway_tls_ca: Path | None = Field(
+        default=None, description="the same, by a certificate of these authorities, PEM, read again on change"
+    )
+    gateway_tls_cert: Path | None = Field(
+        default=None, description="the gateway's own certificate for the service, PEM, read again on change"
+    )
+    gateway_tls_key: Path | None = Field(default=None, description="its private key, PEM")
+    gateway_tls_server_name: Annotated[str, AfterValidator(_name_or_none)] = Field(
+        default="", description="name that the service's certificate has to have; unset: that of the target"
+    )
+    gateway_token_file: Path | None = Field(
+        default=None, description="file with the gateway's own token, for callers who bring none; read again on change"
+    )
     gateway_hosts: str = Field(
         default="",
         description="names, comma-separated, that browsers may call it by; unset: on the loopback no other than "
@@ -100,7 +124,13 @@ class Settings(BaseSettings):
     slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
         default=60, description="longest that a reader may take nothing"
     )
+    log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the service is called encrypted."""
+        return self.gateway_tls or self.gateway_tls_ca is not None
 
     @property
     def cors_origins(self) -> tuple[str, ...]:
@@ -119,9 +149,28 @@ class Settings(BaseSettings):
         """The addresses and networks whose forwarded headers count."""
         return _listed(self.gateway_trusted_proxies)
 
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        """Raise ValueError, which names the setting that is missing or too much."""
+        if (self.gateway_tls_cert is None) != (self.gateway_tls_key is None):
+            missing = "KEY" if self.gateway_tls_key is None else "CERT"
+            raise ValueError(
+                f"HAYSTREAM_GATEWAY_TLS_{missing}: HAYSTREAM_GATEWAY_TLS_CERT and HAYSTREAM_GATEWAY_TLS_KEY come "
+                "together; set both or none"
+            )
+        for name, value in (("CERT", self.gateway_tls_cert), ("SERVER_NAME", self.gateway_tls_server_name)):
+            if value and not self.has_tls:
+                raise ValueError(
+                    f"HAYSTREAM_GATEWAY_TLS_{name}: it needs encryption; set HAYSTREAM_GATEWAY_TLS=true, or "
+                    "HAYSTREAM_GATEWAY_TLS_CA"
+                )
+        return self
+
 
 def complaint_about(error: ValidationError) -> str:
     """Return one line that names the first setting which makes no sense."""
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # what does not belong together
+        return str(first.get("ctx", {})["error"])
     name = "_".join(str(part) for part in first["loc"]).upper()
     return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"

@@ -50,8 +50,10 @@ def main() -> NoReturn:
 
 async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets) -> str:
     """Serve until a signal; return a complaint where that was not possible."""
-    from haystream_service.errors import IdentityFileError, PipelineFileError  # noqa: PLC0415 - after the environment is set
-    from haystream_service.server import AddressInUse, serving  # noqa: PLC0415 - as above
+    from haystream_service.binding import AddressInUse  # noqa: PLC0415 - after the environment is set
+    from haystream_service.certificates import CertificateUnusable  # noqa: PLC0415 - as above
+    from haystream_service.errors import IdentityFileError, PipelineFileError  # noqa: PLC0415 - as above
+    from haystream_service.server import serving  # noqa: PLC0415 - as above
 
     loop = asyncio.get_running_loop()
     stop, look_again = _stop_on_signals(loop), LookAgain(loop)
@@ -65,7 +67,7 @@ async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets)
             await stop.wait()
             settling.cancel()
             log.info("draining", runs=len(service.runs), seconds=settings.drain_seconds)
-    except (AddressInUse, IdentityFileError, PipelineFileError) as error:
+    except (AddressInUse, CertificateUnusable, IdentityFileError, PipelineFileError) as error:
         return str(error)
     log.info("stopped")
     _leave_stuck_threads()

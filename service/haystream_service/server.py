@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream.v1 import chat_pb2_grpc
 from haystream_service.attachments import Attachments
+from haystream_service.binding import bind
 from haystream_service.chat import ChatServicer, Limits
 from haystream_service.decoding import Decoding
 from haystream_service.door import Door
+from haystream_service.encryption import Encryption, certificate_of, encryption_of
 from haystream_service.failure import failure_of
+from haystream_service.health import NOT_SERVING, SERVICE_NAME, health_port, keep_readiness, new_health
 from haystream_service.identity.authentication import authenticating
 from haystream_service.images import ImageFetcher
 from haystream_service.logs import Secrets
@@ -47,23 +49,16 @@ if TYPE_CHECKING:
 
     Interceptor: TypeAlias = grpc.aio.ServerInterceptor
 
-SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
 # After the last run is over its caller still has to get the status, and an open Health.Watch never ends by itself.
 GOODBYE_SECONDS = 0.5
-
-
-class AddressInUse(Exception):
-    """The address to serve on is taken, or cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service that serves.
 
-    `port` is the one it got where port 0 was asked for; `loaded` is set once all pipelines are warm or have failed.
+    `port` is the one it got where port 0 was asked for, `health_port` the one for probes, where there is one. `loaded`
+    is set once all pipelines are warm or have failed.
     """
 
     port: int
@@ -73,6 +68,8 @@ class Service:
     registry: PipelineRegistry
     keyed: KeyedPipelines
     loaded: asyncio.Event
+    health_port: int | None = None
+    encryption: Encryption | None = None
 
 
 @asynccontextmanager
@@ -81,8 +78,9 @@ async def serving(
 ) -> AsyncGenerator[Service]:
     """Serve until the block is left, then drain. Callers' keys are `hidden` from the log while they are in use.
 
-    Raises AddressInUse, IdentityFileError, or PipelineFileError for the folder itself.
+    Raises AddressInUse, CertificateUnusable, IdentityFileError, or PipelineFileError for the folder itself.
     """
+    encryption = encryption_of(settings, log)
     async with (
         authenticating(settings, log) as authenticator,
         _pipelines(settings, log, hidden or Secrets()) as (registry, keyed),
@@ -90,25 +88,24 @@ async def serving(
         store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
         runs = Runs(_capacity(settings), store, failure_of)
         quiet_misleading_warning()
-        watch_of_health = health.aio.HealthServicer()
-        async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
+        watch_of_health = await new_health()
+        async with (
+            _images(settings) as fetcher,
+            _component_threads(settings, log) as threads,
+            health_port(watch_of_health, settings.health_listen, has_reflection=settings.reflection) as probed,
+        ):
             servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
-            server = _server(
-                settings,
-                servicer,
-                watch_of_health,
-                [BoundedMetadata(), Door(SERVICE_NAME, authenticator, log), Decoding()],
-            )
-            port = _bind(server, settings.listen)
-            await watch_of_health.set("", SERVING)
-            await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
+            door = Door(SERVICE_NAME, authenticator, log, certificate_of if settings.tls_client_ca else None)
+            server = _server(settings, servicer, watch_of_health, [BoundedMetadata(), door, Decoding()])
+            credentials = encryption.credentials() if encryption else None
+            port = bind(server, "HAYSTREAM_LISTEN", settings.listen, credentials)
             await server.start()
             loaded = asyncio.Event()
-            tasks = [asyncio.create_task(_keep_readiness(registry, watch_of_health, loaded), name="readiness")]
+            tasks = [asyncio.create_task(keep_readiness(registry, watch_of_health, loaded), name="readiness")]
             if settings.watch_pipelines:
                 tasks.append(asyncio.create_task(watch(settings.pipelines, registry, log), name="watch pipelines"))
             try:
-                yield Service(port, runs, store, threads, registry, keyed, loaded)
+                yield Service(port, runs, store, threads, registry, keyed, loaded, probed, encryption)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -166,32 +163,9 @@ def _server(
     server = grpc.aio.server(interceptors=interceptors, options=options_of(settings))  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    if settings.reflection:
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
-
-
-async def _keep_readiness(
-    registry: PipelineRegistry, watch_of_health: health.aio.HealthServicer, loaded: asyncio.Event
-) -> None:
-    """Load the pipelines; the service is ready once all are warm that can be, and as long as there is one."""
-    await registry.load()
-    while True:
-        registry.changed.clear()
-        is_ready = any(slot.loaded is not None for slot in registry.slots.values())
-        await watch_of_health.set(SERVICE_NAME, SERVING if is_ready else NOT_SERVING)
-        loaded.set()
-        await registry.changed.wait()
-
-
-def _bind(server: grpc.aio.Server, address: str) -> int:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, int(port)), family=family).close()  # gRPC's core would say more than one line
-        return server.add_insecure_port(address)
-    except (OSError, RuntimeError):
-        raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
 
 
 def _capacity(settings: Settings) -> Capacity:

@@ -19,6 +19,6 @@ async def test_probe(attacked: Target) -> None:
             w.send(chat(1, "hi", [(b"x-a", b"v" * 17_000_000)]))
             print(w.read(1))
 
-    t=time.time()
+    t = time.time()
     await withstood(attacked, lambda: asyncio.to_thread(attack), rounds=3)
-    print(time.time()-t)
+    print(time.time() - t)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from playwright.async_api import expect
 
 from haystream_gateway import server as gateway_server
@@ -198,7 +199,7 @@ async def test_a_gateway_that_shuts_down_is_waited_for(page: Page, recital: Serv
         await page.evaluate(NOTES_STATES)
         port = browser.gateway.port
     settings = GatewaySettings(gateway_listen=f"127.0.0.1:{port}", target=recital.address)
-    async with gateway_server.serving(settings):
+    async with gateway_server.serving(settings, structlog.get_logger()):
         await page.wait_for_function(CAME_BACK, arg=1)
         stage.proceed.set()
         await playground.ends("complete")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from haystream_gateway import sse
 from haystream_gateway.bodies import body_of
-from haystream_gateway.callers import metadata_of
+from haystream_gateway.callers import metadata_of, note_run
 from haystream_gateway.departure import while_caller_stays
 from haystream_gateway.documentation import (
     EVENT_ID_PATTERN,
@@ -119,6 +119,7 @@ async def run_events(
 async def cancel_run(request: Request, here: Here, run_id: RunId) -> dict[str, str]:
     """Stop a run, and the model with it. A run that has ended already stays as it is."""
     check_site(request.method, request.headers, here.settings.cors_origins)
+    note_run(request, run_id)
     await here.upstream.cancel(run_id, metadata_of(request))
     return {"run_id": run_id}
 
@@ -160,6 +161,7 @@ async def _streamed(request: Request, here: Edge, call: EventCall, place: Place,
         async with while_caller_stays(request):
             stream = await here.streams.opened(call, place.run_id, place.seq)
             if stream is not None:
+                note_run(request, stream.run_id)
                 until_answered.callback(stream.close)
         until_answered.pop_all()
     if stream is None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from haystream_gateway.bodies import body_of
-from haystream_gateway.callers import credentials_of, metadata_of
+from haystream_gateway.callers import credentials_of, metadata_of, note_run
 from haystream_gateway.departure import while_caller_stays
 from haystream_gateway.documentation import request_body
 from haystream_gateway.edge import Here
@@ -67,6 +67,7 @@ async def create_completion(request: Request, here: Here) -> Response:
         async with while_caller_stays(request):
             stream = await _opened(here, message, metadata)
             until_answered.callback(stream.close)
+            note_run(request, stream.run_id)
             if not body.stream:
                 return JSONResponse(await completion_of(stream, body.model))
             await stream.peek()
