@@ -26,10 +26,19 @@ if TYPE_CHECKING:
 
 TOKEN = "hs_" + "a" * 43
 DOTTED = "one.two.three"  # as a JSON Web Token is
+LONGEST = "x" * 8192
+
+
+def sha256_of(token: str) -> str:
+    """Return a token's hash."""
+    return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
 FILE = f"""
 principals:
-  billing: {{tokens: ["sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"], max_runs: 1}}
-  dotted: {{tokens: ["sha256:{hashlib.sha256(DOTTED.encode()).hexdigest()}"]}}
+  billing: {{tokens: ["{sha256_of(TOKEN)}"], max_runs: 1}}
+  dotted: {{tokens: ["{sha256_of(DOTTED)}"]}}
+  long: {{tokens: ["{sha256_of(LONGEST)}", "{sha256_of("Y" * 8193)}"]}}
   "jwt:alice": {{max_runs: 2}}
   "spiffe://example.org/gateway": {{max_runs: 3}}
   "dns:gateway.example.org": {{max_runs: 4}}
@@ -166,6 +175,12 @@ async def test_the_scheme_is_taken_in_any_case(all_ways: Authenticator, value: s
     assert (await all_ways.principal_of([value], None)).name == "billing"
 
 
+async def test_a_token_of_eight_kilobytes_is_read(all_ways: Authenticator) -> None:
+    """One that could not have come in a head of a call is not even looked for in the file."""
+    assert (await all_ways.principal_of([f"Bearer {LONGEST}"], None)).name == "long"
+    assert await refusal(all_ways, ["Bearer " + "Y" * 8193]) == "TOKEN_INVALID"
+
+
 WRONG = {
     "two": [f"Bearer {TOKEN}", f"Bearer {TOKEN}"],
     "a good one and an empty one": [f"Bearer {TOKEN}", ""],
@@ -216,7 +231,7 @@ CERTIFICATES = {
     "a SPIFFE id and another": PeerCertificate(SPIFFE_ID, uris=(f"{SPIFFE_ID}2",)),
     "a SPIFFE id and another URI": PeerCertificate(SPIFFE_ID, uris=(SPIFFE_ID, OTHER_URI)),
     "a SPIFFE id of a domain": PeerCertificate("spiffe://example.org", dns_names=("gateway.example.org",)),
-    "a SPIFFE id in capitals": PeerCertificate(uris=("SPIFFE://example.org/gateway",)),
+    "a SPIFFE id in capitals": PeerCertificate(uris=("SPIFFE://example.org/gateway",), dns_names=("a",)),
     "a SPIFFE id with a query": PeerCertificate("spiffe://example.org/gateway?x"),
     "a SPIFFE id of somebody at a port": PeerCertificate("spiffe://example.org:1/gateway"),
 }

@@ -65,9 +65,7 @@ class JsonWebTokens:
         return verified.name
 
     def _known(self, index: bytes) -> _Verified | None:
-        if self._verified_with is not self.keys.keys:
-            self._verified_with = self.keys.keys
-            self._verified.clear()
+        self._forget_other_keys()
         verified = self._verified.get(index)
         if verified is None:
             return None
@@ -77,7 +75,13 @@ class JsonWebTokens:
         self._verified.move_to_end(index)
         return verified
 
+    def _forget_other_keys(self) -> None:
+        if self._verified_with is not self.keys.keys:
+            self._verified_with = self.keys.keys
+            self._verified.clear()
+
     def _keep(self, index: bytes, verified: _Verified) -> None:
+        self._forget_other_keys()  # they may have come for this very token
         self._verified[index] = verified
         if len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)
@@ -90,7 +94,7 @@ class JsonWebTokens:
         except _WRONG:
             raise token_invalid() from None
         algorithm, kid = head.get("alg"), head.get("kid")
-        if not isinstance(algorithm, str) or algorithm not in self._algorithms or not isinstance(kid, str | None):
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise token_invalid()
         if "crit" in head or "b64" in head:  # what has to be understood, and is not (RFC 7515, section 4.1.11)
             raise token_invalid()
