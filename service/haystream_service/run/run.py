@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from haystream_service.run.ending import Ending
-    from haystream_service.run.events import Entry, Event, Finished, Usage
+    from haystream_service.run.events import Entry, Event, Finished, FinishReason, Usage
+    from haystream_service.run.pace import Pace
     from haystream_service.run.store import Log, RunRecord
 
 
@@ -112,6 +113,7 @@ class Run:
         self.log = log
         self.ending: Ending | None = None
         self.usage: tuple[Usage, ...] = ()
+        self.finish_reason: FinishReason | None = None
         self._budget = budget
         self._on_disconnect = on_disconnect
         self._observer = observer
@@ -126,6 +128,16 @@ class Run:
     def id(self) -> str:
         """The run's id."""
         return self.record.id
+
+    @property
+    def pace(self) -> Pace:
+        """How the run goes, in numbers."""
+        return self._queue.pace
+
+    @property
+    def queue(self) -> CallbackQueue:
+        """What is not read yet, for those who measure it."""
+        return self._queue
 
     @property
     def has_readers(self) -> bool:
@@ -193,6 +205,7 @@ class Run:
         try:
             await self._queue.put(Started(self.id, self.record.pipeline))
             finished = await work(self, self._budget.seconds)
+            self.finish_reason = finished.reason
             self._queue.put_last(replace(finished, usage=self.usage))
             self._end(Completed())
         except BaseException as error:  # whatever it is, readers have to learn that the run is over
@@ -207,6 +220,7 @@ class Run:
             return False
         self.ending = ending
         self._queue.close()
+        self.pace.end()
         self._wake_followers()
         self._observer.on_ended(self, error)
         return True
