@@ -116,7 +116,7 @@ class Gap:
     to_seq: int
 
 
-# For `isinstance`, several times a chunk: a union of the two would be made anew each time, and costs four times as much.
+# For `isinstance`, on every chunk: a union of the two would be made anew each time, and cost four times as much.
 TEXTS = (Text, Reasoning)
 
 Event: TypeAlias = Started | Text | Reasoning | ToolCall | ToolResult | Documents | Finished | Gap
