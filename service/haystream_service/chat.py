@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import traceback
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.errors import InvalidRequest, Refusal, RunExists, Violation
-from haystream_service.logs import redacted
 from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
@@ -28,8 +25,6 @@ from haystream_service.stream import StreamReader, time_remaining
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from structlog.typing import FilteringBoundLogger
-
     from haystream_service.attachments import Attachments
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
@@ -39,6 +34,7 @@ if TYPE_CHECKING:
     from haystream_service.run.store import EndedRun
     from haystream_service.status import Status
     from haystream_service.stream import Context
+    from haystream_service.telemetry.observer import Observer
 
 # Whoever calls: until callers are told apart, all of them are one.
 ANYONE = "anyone"
@@ -61,19 +57,19 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         attachments: Attachments,
         runs: Runs,
         limits: Limits,
-        log: FilteringBoundLogger,
+        observer: Observer,
     ) -> None:
         self._registry = registry
         self._attachments = attachments
         self._runs = runs
         self._limits = limits
-        self._log = log
+        self._observer = observer
 
     # A coroutine that writes, rather than a generator that yields: it learns at once when its caller goes.
     async def Chat(  # type: ignore[override]  # the generated stub knows only the generator's form
         self, request: chat_pb2.ChatRequest, context: Context
     ) -> None:
-        async with self._answering(context):
+        async with self._answering(context, request.pipeline):
             run = await self._run_of(request, context)
             await self._stream(run, StreamReader(context, chat_pb2.ChatResponse), leads=True)
 
@@ -107,7 +103,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             )
 
     async def GetPipeline(self, request: chat_pb2.GetPipelineRequest, context: Context) -> chat_pb2.GetPipelineResponse:
-        async with self._answering(context):
+        async with self._answering(context, request.name):
             slot = self._registry.slot(request.name)
             return description_message(slot, slot.ready())
 
@@ -128,13 +124,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self._runs.admit()
         job = self._registry.job(request.pipeline, call)
         on_disconnect = on_disconnect_of(request)
-        return self._runs.start(
-            RunRecord(request.run_id or new_run_id(), ANYONE, job.pipeline, asked),
-            self._budget(context, on_disconnect, job.seconds),
-            on_disconnect,
-            job.work,
-            partial(self._report, request_id=_request_id(context), api_key=call.api_key),
-        )
+        record = RunRecord(request.run_id or new_run_id(), ANYONE, job.pipeline, asked)
+        budget = self._budget(context, on_disconnect, job.seconds)
+        with self._observer.starting(record, _request_id(context), call.api_key) as on_ended:
+            return self._runs.start(record, budget, on_disconnect, job.work, on_ended)
 
     async def _asked_before(self, run_id: str, asked: bytes) -> Run | EndedRun | None:
         """Return the run of an id to attach to; None where there is none. Raises RunExists where it was asked else."""
@@ -153,6 +146,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _stream(self, run: Run | EndedRun, reader: StreamReader, *, leads: bool, after_seq: int = 0) -> None:
         """Stream a run to a reader until it has ended, and give that a status."""
         context = reader.context
+        self._observer.reads(run)
         writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
         with self._runs.reading(writer):
             try:
@@ -160,8 +154,9 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             except grpc.aio.BaseError:  # no defect: the caller went away
                 raise
             except Exception as error:  # noqa: BLE001 - a defect in what is sent has to become a status, too
-                self._log.error("defect", run_id=run.record.id, request_id=_request_id(context), exc_info=error)
+                self._observer.defect(error, _request_id(context), run.record.id)
                 ending = Failed(Failure(FailureKind.DEFECT))
+        self._observer.has_read(ending)
         status = status_of_ending(ending)
         trailers = {"run_id": run.record.id, "last_seq": str(writer.delivered_seq)}
         if status is None:
@@ -174,32 +169,21 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                 trailers[name] = str(int(trailers.get(name, "0")) + getattr(usage, name))
         await _abort(context, status, trailers)
 
-    def _report(self, run: Run, error: BaseException | None, *, request_id: str, api_key: str) -> None:
-        """Log how a run ended, with the whole story where a component failed, but not with the caller's key."""
-        log = self._log.bind(
-            run_id=run.id, request_id=request_id, pipeline=run.record.pipeline, last_seq=run.log.last_seq
-        )
-        ending = type(run.ending).__name__
-        if error is None:
-            log.info("run ended", ending=ending)
-        else:
-            story = redacted("".join(traceback.format_exception(error)), [api_key])
-            log.error("run failed", ending=ending, exception=story)
-
     @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncGenerator[None]:
+    async def _answering(self, context: Context, pipeline: str = "") -> AsyncGenerator[None]:
         """Turn what goes wrong into a status. Nothing else may leave a handler: gRPC would send its text out."""
         try:
             yield
         except Refusal as refusal:
+            self._observer.refused(refusal, _request_id(context), pipeline=pipeline)
             await _abort(context, status_of_refusal(refusal), {})
-        except grpc.aio.AbortError:
+        except (
+            grpc.aio.BaseError
+        ):  # an abort; or the caller went away in the middle of a write, which ends one level up
             raise
-        except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
-            return
         except Exception as error:  # noqa: BLE001 - a defect, whatever it is, has to become a status
             request_id = _request_id(context)
-            self._log.error("defect", request_id=request_id, exc_info=error)
+            self._observer.defect(error, request_id)
             await _abort(context, DEFECT, {"request_id": request_id})
 
 

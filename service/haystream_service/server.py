@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,15 +32,25 @@ from haystream_service.run.runs import Runs
 from haystream_service.run.store import MemoryStore
 from haystream_service.run.threads import ComponentThreads
 from haystream_service.run.writer import Patience
+from haystream_service.telemetry.collected import metrics_of
+from haystream_service.telemetry.exposition import exposed
+from haystream_service.telemetry.gauges import Holdings
+from haystream_service.telemetry.observer import Observer
+from haystream_service.telemetry.report import Report
+from haystream_service.telemetry.rpcs import WatchedRpcs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
+    from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
     from haystream_service.settings import Settings
+    from haystream_service.telemetry.rpcs import Watcher
+    from haystream_service.telemetry.tracing import Traces
 
 SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
+SERVICES = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -72,7 +82,8 @@ class AddressInUse(Exception):
 class Service:
     """A service that serves.
 
-    `port` is the one it got where port 0 was asked for; `loaded` is set once all pipelines are warm or have failed.
+    `port` is the one it got where port 0 was asked for, and so is `metrics_port`; `loaded` is set once all pipelines
+    are warm or have failed.
     """
 
     port: int
@@ -82,11 +93,13 @@ class Service:
     registry: PipelineRegistry
     keyed: KeyedPipelines
     loaded: asyncio.Event
+    metrics: CollectorRegistry
+    metrics_port: int | None
 
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, log: FilteringBoundLogger, hidden: Secrets | None = None
+    settings: Settings, log: FilteringBoundLogger, hidden: Secrets | None = None, traces: Traces | None = None
 ) -> AsyncGenerator[Service]:
     """Serve until the block is left, then drain. Callers' keys are `hidden` from the log while they are in use.
 
@@ -98,26 +111,30 @@ async def serving(
         quiet_misleading_warning()
         watch_of_health = health.aio.HealthServicer()
         async with _images(settings) as fetcher, _component_threads(settings, log) as threads:
-            servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), log)
-            server = _server(servicer, watch_of_health)
-            port = _bind(server, settings.listen)
-            await watch_of_health.set("", SERVING)
-            await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
-            await server.start()
-            loaded = asyncio.Event()
-            tasks = [asyncio.create_task(_keep_readiness(registry, watch_of_health, loaded), name="readiness")]
-            if settings.watch_pipelines:
-                tasks.append(asyncio.create_task(watch(settings.pipelines, registry, log), name="watch pipelines"))
-            try:
-                yield Service(port, runs, store, threads, registry, keyed, loaded)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            holdings = Holdings(runs, store, threads, registry, settings.max_runs, settings.max_sync_runs)
+            metrics = metrics_of(holdings, SERVICES)
+            observer = Observer(Report(log), metrics.runs, traces, lambda: registry.slots)
+            servicer = ChatServicer(registry, Attachments(fetcher), runs, _limits(settings), observer)
+            server = _server(servicer, watch_of_health, [metrics.rpcs, *([traces] if traces is not None else [])])
+            with _exposed(settings.metrics_listen, metrics.registry) as metrics_port:
+                port = _bind(server, settings.listen)
+                await watch_of_health.set("", SERVING)
                 await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
-                await runs.drain(settings.drain_seconds)
-                await server.stop(GOODBYE_SECONDS)
-                await asyncio.gather(*tasks, return_exceptions=True)
-                store.close()
+                await server.start()
+                loaded = asyncio.Event()
+                tasks = [asyncio.create_task(_keep_readiness(registry, watch_of_health, loaded), name="readiness")]
+                if settings.watch_pipelines:
+                    tasks.append(asyncio.create_task(watch(settings.pipelines, registry, log), name="watch pipelines"))
+                try:
+                    yield Service(port, runs, store, threads, registry, keyed, loaded, metrics.registry, metrics_port)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await watch_of_health.set(SERVICE_NAME, NOT_SERVING)
+                    await runs.drain(settings.drain_seconds)
+                    await server.stop(GOODBYE_SECONDS)
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    store.close()
 
 
 @asynccontextmanager
@@ -158,11 +175,13 @@ def _images(settings: Settings) -> ImageFetcher:
     return ImageFetcher(max_bytes=settings.image_bytes, allowed_hosts=hosts)
 
 
-def _server(servicer: ChatServicer, watch_of_health: health.aio.HealthServicer) -> grpc.aio.Server:
-    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+def _server(
+    servicer: ChatServicer, watch_of_health: health.aio.HealthServicer, watchers: Sequence[Watcher]
+) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=[WatchedRpcs(*watchers)], options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection(SERVICES, server)
     return server
 
 
@@ -188,6 +207,20 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         return server.add_insecure_port(address)
     except (OSError, RuntimeError):
         raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
+
+
+@contextmanager
+def _exposed(address: str, registry: CollectorRegistry) -> Generator[int | None]:
+    """Serve the metrics where there is an address for them; yields the port."""
+    if not address:
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(exposed(registry, address))
+        except OSError:
+            raise AddressInUse(f"HAYSTREAM_METRICS_LISTEN: {address} is taken or cannot be bound") from None
+        yield port
 
 
 def _limits(settings: Settings) -> Limits:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from haystream_service.run.ending import Ending
-    from haystream_service.run.events import Entry, Event, Finished, FinishReason, Usage
+    from haystream_service.run.events import Entry, Event, Finished, Usage
     from haystream_service.run.pace import Pace
     from haystream_service.run.store import Log, RunRecord
 
@@ -113,7 +113,6 @@ class Run:
         self.log = log
         self.ending: Ending | None = None
         self.usage: tuple[Usage, ...] = ()
-        self.finish_reason: FinishReason | None = None
         self._budget = budget
         self._on_disconnect = on_disconnect
         self._observer = observer
@@ -205,9 +204,8 @@ class Run:
         try:
             await self._queue.put(Started(self.id, self.record.pipeline))
             finished = await work(self, self._budget.seconds)
-            self.finish_reason = finished.reason
             self._queue.put_last(replace(finished, usage=self.usage))
-            self._end(Completed())
+            self._end(Completed(finished.reason))
         except BaseException as error:  # whatever it is, readers have to learn that the run is over
             if self.ending is None:
                 self._end(Failed(self._observer.explain(error)), error)

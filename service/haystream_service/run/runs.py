@@ -49,6 +49,11 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         return iter(list(self._runs))
 
+    @property
+    def reader_count(self) -> int:
+        """How many calls read a run."""
+        return len(self._readers)
+
     def admit(self) -> None:
         """Raise ServiceDraining or TooManyRuns where a new run has no place."""
         if self._draining:

@@ -45,6 +45,11 @@ class Log(Protocol):
         """The number of the newest entry."""
         ...
 
+    @property
+    def size_bytes(self) -> int:
+        """How much memory it takes."""
+        ...
+
     def append(self, entries: Iterable[Entry]) -> None:
         """Keep entries that follow those already here."""
 
