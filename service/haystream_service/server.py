@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ async def serving(
 
     Raises AddressInUse, or PipelineFileError for the folder itself.
     """
-    async with _pipelines(settings, log, hidden or Secrets()) as (registry, keyed):
+    async with _pipelines(settings, log, hidden or Secrets()) as (registry, keyed), _traced(traces):
         store = MemoryStore(settings.replay_bytes, settings.replay_seconds, settings.replay_total_bytes)
         runs = Runs(settings.max_runs, store, failure_of)
         quiet_misleading_warning()
@@ -207,6 +207,13 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         return server.add_insecure_port(address)
     except (OSError, RuntimeError):
         raise AddressInUse(f"HAYSTREAM_LISTEN: {address} is taken or cannot be bound") from None
+
+
+@asynccontextmanager
+async def _traced(traces: Traces | None) -> AsyncGenerator[None]:
+    """Have Haystack's own spans among the traces, where there are any."""
+    with traces.of_pipelines() if traces is not None else nullcontext():
+        yield
 
 
 @contextmanager

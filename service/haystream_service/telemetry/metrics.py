@@ -30,6 +30,8 @@ class RunMetrics:
     ) -> None:
         self._pipelines = pipelines
         self._endings = every_ending()
+        self._paces = Paces(runs, self.begin_with_zero)
+        registry.register(self._paces)  # before the others, which it gives their zeros
         self._ended = Counter(
             "haystream_runs", "Runs that ended, by pipeline and ending.", ["pipeline", "ending"], registry=registry
         )
@@ -54,8 +56,6 @@ class RunMetrics:
             "Readers that were let go since they took nothing for too long.",
             registry=registry,
         )
-        self._paces = Paces(runs, self.begin_with_zero)
-        registry.register(self._paces)
 
     def begin_with_zero(self) -> list[str]:
         """Show what has not happened yet: the first time would not count as an increase. Return the pipelines."""

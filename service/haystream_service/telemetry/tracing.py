@@ -16,10 +16,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from haystream.v1 import chat_pb2
+from haystream_service.pipelines.spans import traced_pipelines
 from haystream_service.telemetry.words import word_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Span, TracerProvider
 
@@ -52,6 +54,10 @@ class Traces:
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer("haystream", version("haystream"))
         self._propagator = TraceContextTextMapPropagator()
+
+    def of_pipelines(self) -> AbstractContextManager[None]:
+        """Have Haystack make its own spans under those of the runs while the block lasts."""
+        return traced_pipelines(self._tracer)
 
     def begun(self, rpc: Rpc, context: Context) -> Callable[[grpc.StatusCode], None]:
         """Begin the span of an RPC, under the caller's own; health checks and reflection have none."""
