@@ -1,4 +1,4 @@
-"""Traces: a span per RPC under its caller's, a run's under that, Haystack's own under the run's. No word of anyone's."""
+"""Traces: a span per RPC under its caller's, a run's under that, Haystack's own under the run's. No word of users'."""
 
 from __future__ import annotations
 

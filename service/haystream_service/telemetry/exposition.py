@@ -49,6 +49,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """Answers a few requests at once, each in a thread that ends with it."""
 
     timeout = 0  # what is asked for is there: the loop says when
+    request_queue_size = 64
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
