@@ -47,7 +47,6 @@ class Report:
             bytes=pace.chunk_bytes,
             prompt_tokens=sum(usage.prompt_tokens for usage in run.usage),
             completion_tokens=sum(usage.completion_tokens for usage in run.usage),
-            last_seq=run.log.last_seq,
         )
         if error is None:
             log.info("run ended")
