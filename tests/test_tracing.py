@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,14 +20,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from haystream.v1 import chat_pb2
-from haystream_service.telemetry.export import TracesUnavailable, wants_traces
+from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.telemetry.export import CLOSE_SECONDS, TracesUnavailable, wants_traces
 from haystream_service.telemetry.tracing import Traces
 from tests.calls import all_events
-from tests.conftest import served
+from tests.conftest import SHIPPED, served
+from tests.receiver import receiving
+from tests.test_commands import address_of, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -254,3 +261,69 @@ def test_what_is_not_built_in_is_refused_by_name(environment: dict[str, str], na
     """Rather than nothing coming out, without a word."""
     with pytest.raises(TracesUnavailable, match=f"^{name}: "):
         wants_traces(environment)
+
+
+async def test_a_receiver_that_never_answers_does_not_hold_up_the_exit(echo_alone: Path) -> None:
+    """What cannot be sent within the bound is lost; the command exits 0 all the same."""
+    async with receiving(answers=False) as receiver:
+        settings = {"HAYSTREAM_PIPELINES": str(echo_alone), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+        async with started("haystream_service", **settings) as process:
+            async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+                await chat_pb2_grpc.ChatServiceStub(channel).ListPipelines(chat_pb2.ListPipelinesRequest())
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, log = await process.communicate()
+            took = time.monotonic() - began
+        assert process.returncode == 0
+        assert receiver.asked.is_set()
+    assert CLOSE_SECONDS < took < CLOSE_SECONDS + 3
+    assert b"stopped" in log
+
+
+async def test_a_receiver_that_is_not_there_does_not_hold_up_the_exit(echo_alone: Path) -> None:
+    """As above, where nobody listens: attempts are not repeated for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    settings = {"HAYSTREAM_PIPELINES": str(echo_alone), "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+    async with started("haystream_service", **settings) as process:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            await chat_pb2_grpc.ChatServiceStub(channel).ListPipelines(chat_pb2.ListPipelinesRequest())
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 0
+    assert time.monotonic() - began < CLOSE_SECONDS + 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: 'zipkin' is not built in; use otlp, or none"),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "PYTHONPATH": "without"},
+            "OTEL_TRACES_EXPORTER: traces need OpenTelemetry; install haystream[otel], or say none",
+        ),
+    ],
+)
+async def test_traces_that_cannot_be_had_are_one_line_and_no_service(
+    echo_alone: Path, tmp_path: Path, settings: dict[str, str], complaint: str
+) -> None:
+    """Whoever asks for them is not to find out later that there are none."""
+    if "PYTHONPATH" in settings:  # as where the extra is not installed
+        without = tmp_path / "without" / "opentelemetry"
+        without.mkdir(parents=True)
+        (without / "__init__.py").write_text("raise ImportError\n")
+        settings = {**settings, "PYTHONPATH": f"{without.parent}:{os.environ.get('PYTHONPATH', '')}"}
+    async with started("haystream_service", HAYSTREAM_PIPELINES=str(echo_alone), **settings) as process:
+        _, log = await process.communicate()
+    assert process.returncode == 1
+    assert log.decode() == f"haystream-service: {complaint}\n"
+
+
+@pytest.fixture
+def echo_alone(tmp_path: Path) -> Path:
+    """A folder with the shipped pipeline `echo` alone."""
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "echo.py").write_text((SHIPPED / "echo.py").read_text())
+    return folder
