@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from haystream_service.run.runs import Runs
+    from haystream_service.telemetry.tracing import Traces
     from tests import fakes
 
 ROOT = Path(__file__).parent.parent
@@ -69,11 +70,13 @@ class Browser:
 
 
 @asynccontextmanager
-async def served(pipelines: Path | str = FAKES, *, warm: bool = True, **settings: Any) -> AsyncGenerator[Served]:
+async def served(
+    pipelines: Path | str = FAKES, *, warm: bool = True, traces: Traces | None = None, **settings: Any
+) -> AsyncGenerator[Served]:
     """Serve a folder with a service of its own; assert at the end that no run is left. Not `warm`: at once."""
     defaults: dict[str, Any] = {"listen": "127.0.0.1:0", "pipelines": pipelines, "drain_seconds": 0.2}
     log = structlog.get_logger()
-    async with service_server.serving(ServiceSettings(**{**defaults, **settings}), log) as service:
+    async with service_server.serving(ServiceSettings(**{**defaults, **settings}), log, traces=traces) as service:
         if warm:
             await service.loaded.wait()
         address = f"127.0.0.1:{service.port}"

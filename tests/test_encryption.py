@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.certificates import CertificateUnusable
-from haystream_service.encryption import certificate_of
+from haystream_service.entrance.certificates import CertificateUnusable
+from haystream_service.entrance.encryption import certificate_of
 from haystream_service.identity.certificate import PeerCertificate
 from tests.calls import all_events, kinds_of
 from tests.conftest import served

@@ -14,7 +14,7 @@ import structlog
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_gateway.credentials import CredentialsUnusable
-from haystream_service.encryption import certificate_of
+from haystream_service.entrance.encryption import certificate_of
 from haystream_service.status import Status
 from tests.calls import all_events, kinds_of
 from tests.conftest import browsed, served

@@ -17,6 +17,7 @@ from pydantic_settings import CliApp
 
 from haystream_service.logs import Secrets, set_up_logging
 from haystream_service.settings import Settings, complaint_about, is_loopback
+from haystream_service.telemetry.export import Export, TracesUnavailable, wants_traces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from haystream_service.pipelines.registry import PipelineRegistry
+    from haystream_service.telemetry.tracing import Traces
 
 
 THREADS = "haystream-"
@@ -50,28 +52,46 @@ def main() -> NoReturn:
 
 async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets) -> str:
     """Serve until a signal; return a complaint where that was not possible."""
-    from haystream_service.binding import AddressInUse  # noqa: PLC0415 - after the environment is set
-    from haystream_service.certificates import CertificateUnusable  # noqa: PLC0415 - as above
+    from haystream_service.entrance.binding import AddressInUse  # noqa: PLC0415 - after the environment is set
+    from haystream_service.entrance.certificates import CertificateUnusable  # noqa: PLC0415 - as above
     from haystream_service.errors import IdentityFileError, PipelineFileError  # noqa: PLC0415 - as above
     from haystream_service.server import serving  # noqa: PLC0415 - as above
 
     loop = asyncio.get_running_loop()
     stop, look_again = _stop_on_signals(loop), LookAgain(loop)
     try:
-        async with serving(settings, log, hidden) as service, look_again.within(service.registry):
+        export = Export() if wants_traces(os.environ) else None
+    except TracesUnavailable as error:
+        return str(error)
+    try:
+        async with serving(settings, log, hidden, _traces(export)) as service, look_again.within(service.registry):
             host = settings.listen.rpartition(":")[0]
             if not (settings.has_authentication or is_loopback(settings.listen)):
                 log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
             log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
+            if service.metrics_port is not None:
+                host = settings.metrics_listen.rpartition(":")[0]
+                log.info("metrics", url=f"http://{host}:{service.metrics_port}/metrics")
             settling = asyncio.create_task(_settle(service.loaded), name="settle")
             await stop.wait()
             settling.cancel()
             log.info("draining", runs=len(service.runs), seconds=settings.drain_seconds)
     except (AddressInUse, CertificateUnusable, IdentityFileError, PipelineFileError) as error:
         return str(error)
+    finally:
+        if export is not None:
+            await asyncio.to_thread(export.close)
     log.info("stopped")
     _leave_stuck_threads()
     return ""
+
+
+def _traces(export: Export | None) -> Traces | None:
+    if export is None:
+        return None
+    from haystream_service.telemetry.tracing import Traces  # noqa: PLC0415 - it needs the extra `otel`
+
+    return Traces(export.provider)
 
 
 class LookAgain:

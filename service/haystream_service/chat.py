@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
-from haystream_service.door import caller
+from haystream_service.entrance.door import caller
 from haystream_service.errors import ApiKeyForbidden, InvalidRequest, Refusal, RunExists, Violation
-from haystream_service.logs import redacted
 from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
@@ -30,8 +27,6 @@ from haystream_service.stream import StreamReader, time_remaining
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from structlog.typing import FilteringBoundLogger
-
     from haystream_service.attachments import Attachments
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
@@ -41,6 +36,7 @@ if TYPE_CHECKING:
     from haystream_service.run.runs import Runs
     from haystream_service.run.store import EndedRun
     from haystream_service.sizes import RequestLimits
+    from haystream_service.telemetry.observer import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +57,19 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         attachments: Attachments,
         runs: Runs,
         limits: Limits,
-        log: FilteringBoundLogger,
+        observer: Observer,
     ) -> None:
         self._registry = registry
         self._attachments = attachments
         self._runs = runs
         self._limits = limits
-        self._log = log
+        self._observer = observer
 
     # A coroutine that writes, rather than a generator that yields: it learns at once when its caller goes.
     async def Chat(  # type: ignore[override]  # the generated stub knows only the generator's form
         self, request: chat_pb2.ChatRequest, context: Context
     ) -> None:
-        async with self._answering(context):
+        async with self._answering(context, request.pipeline):
             run = await self._run_of(request, context)
             await self._stream(run, StreamReader(context, chat_pb2.ChatResponse), leads=True)
 
@@ -106,7 +102,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             )
 
     async def GetPipeline(self, request: chat_pb2.GetPipelineRequest, context: Context) -> chat_pb2.GetPipelineResponse:
-        async with self._answering(context):
+        async with self._answering(context, request.name):
             slot = self._registry.slot(request.name, caller.get().rights.may_call)
             return description_message(slot, slot.ready())
 
@@ -131,14 +127,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self._runs.admit(principal.name, quota)
         job = self._registry.job(request.pipeline, call, principal.rights.may_call)
         on_disconnect = on_disconnect_of(request)
-        return self._runs.start(
-            RunRecord(request.run_id or new_run_id(), principal.name, job.pipeline, asked),
-            quota,
-            self._budget(context, on_disconnect, job.seconds),
-            on_disconnect,
-            job.work,
-            partial(self._report, request_id=request_id_of(context), api_key=call.api_key),
-        )
+        record = RunRecord(request.run_id or new_run_id(), principal.name, job.pipeline, asked)
+        budget = self._budget(context, on_disconnect, job.seconds)
+        with self._observer.starting(record, request_id_of(context), call.api_key) as on_ended:
+            return self._runs.start(record, quota, budget, on_disconnect, job.work, on_ended)
 
     async def _asked_before(self, run_id: str, asked: bytes) -> Run | EndedRun | None:
         """Return the run of an id to attach to; None where there is none. Raises RunExists where it was asked else."""
@@ -157,6 +149,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _stream(self, run: Run | EndedRun, reader: StreamReader, *, leads: bool, after_seq: int = 0) -> None:
         """Stream a run to a reader until it has ended, and give that a status."""
         context = reader.context
+        self._observer.reads(run)
         writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
         with self._runs.reading(writer):
             if run.ending is None and not leads:  # it may say nothing for a while: who came back is to know it is there
@@ -166,8 +159,9 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             except grpc.aio.BaseError:  # no defect: the caller went away
                 raise
             except Exception as error:  # noqa: BLE001 - a defect in what is sent has to become a status, too
-                self._log.error("defect", run_id=run.record.id, request_id=request_id_of(context), exc_info=error)
+                self._observer.defect(error, request_id_of(context), run.record.id)
                 ending = Failed(Failure(FailureKind.DEFECT))
+        self._observer.has_read(ending)
         status = status_of_ending(ending)
         trailers = {"run_id": run.record.id, "last_seq": str(writer.delivered_seq)}
         if status is None:
@@ -180,32 +174,20 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                 trailers[name] = str(int(trailers.get(name, "0")) + getattr(usage, name))
         await abort(context, status, trailers)
 
-    def _report(self, run: Run, error: BaseException | None, *, request_id: str, api_key: str) -> None:
-        """Log how a run ended, with the whole story where a component failed, but not with the caller's key."""
-        log = self._log.bind(
-            run_id=run.id, request_id=request_id, pipeline=run.record.pipeline, last_seq=run.log.last_seq
-        )
-        ending = type(run.ending).__name__
-        if error is None:
-            log.info("run ended", ending=ending)
-        else:
-            story = redacted("".join(traceback.format_exception(error)), [api_key])
-            log.error("run failed", ending=ending, exception=story)
-
     @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncGenerator[None]:
+    async def _answering(self, context: Context, pipeline: str = "") -> AsyncGenerator[None]:
         """Turn what goes wrong into a status. Nothing else may leave a handler: gRPC would send its text out."""
         try:
             yield
         except Refusal as refusal:
+            principal = caller.get().name
+            self._observer.refused(refusal, request_id_of(context), principal=principal, pipeline=pipeline)
             await abort(context, status_of_refusal(refusal), {})
-        except grpc.aio.AbortError:
+        except grpc.aio.BaseError:  # an abort; or the caller went away in the middle of a write, and nobody is told
             raise
-        except grpc.aio.BaseError:  # the caller went away in the middle of a write: there is nobody to tell
-            return
         except Exception as error:  # noqa: BLE001 - a defect, whatever it is, has to become a status
             request_id = request_id_of(context)
-            self._log.error("defect", request_id=request_id, exc_info=error)
+            self._observer.defect(error, request_id)
             await abort(context, DEFECT, {"request_id": request_id})
 
 

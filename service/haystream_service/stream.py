@@ -50,12 +50,15 @@ class StreamReader:
         """Tell why the caller is gone: `context.cancelled()` is False in every case, but a deadline leaves no time."""
         if not isinstance(error, asyncio.CancelledError | grpc.aio.BaseError):
             return Failed(Failure(FailureKind.DEFECT))
-        remaining = time_remaining(self.context)
-        if self._seconds is None or remaining is None:
-            return Disconnected()
-        return DeadlineExceeded() if remaining <= DEADLINE_SLACK * self._seconds else Disconnected()
+        return DeadlineExceeded() if is_deadline_over(self.context, self._seconds) else Disconnected()
 
 
 def time_remaining(context: Context) -> float | None:
     """Return the seconds until the caller's deadline; None where there is none, which the stubs do not know."""
     return context.time_remaining()
+
+
+def is_deadline_over(context: Context, seconds: float | None) -> bool:
+    """Tell whether a deadline that began with so many seconds is over, and not the caller's patience before it."""
+    remaining = time_remaining(context)
+    return seconds is not None and remaining is not None and remaining <= DEADLINE_SLACK * seconds

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from haystream_service.run.events import FinishReason
+
 
 class FailureKind(enum.Enum):
     """Whose fault a failure is, and whether waiting helps."""
@@ -31,7 +33,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The pipeline came to its own end; `Finished` is the last event."""
+    """The pipeline came to its own end; `Finished` is the last event, and gives the same reason."""
+
+    reason: FinishReason = FinishReason.STOP
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+from haystream_service.run.pace import Pace
 from haystream_service.run.stretch import Stretch, size_bytes
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class CallbackQueue:
     """
 
     def __init__(self, limit_bytes: int, total: Total, on_filled: Callable[[], None]) -> None:
+        self.pace = Pace()
         self._limit_bytes = limit_bytes
         self._total = total
         self._on_filled = on_filled
@@ -67,6 +69,16 @@ class CallbackQueue:
     def size_bytes(self) -> int:
         """How much memory waits to be read."""
         return self._size_bytes
+
+    @property
+    def waiting_callbacks(self) -> int:
+        """How many callbacks on the loop wait for room."""
+        return len(self._waiting)
+
+    @property
+    def blocked_threads(self) -> int:
+        """How many threads wait for room."""
+        return self._blocked
 
     def put(self, event: Event) -> Awaitable[None]:
         """Put from the loop, at once; the result is to be awaited, and waits while the queue is full.
@@ -146,6 +158,7 @@ class CallbackQueue:
     def _append(self, event: Event) -> bool:
         """Append and stamp; return whether the queue was empty before."""
         self._last_seq += 1
+        self.pace.add(event)
         size = size_bytes(event)
         if self._stretches and self._stretches[-1].take(event, self._last_seq, size):
             self._size_bytes += size

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from haystream_service.run.ending import Ending
     from haystream_service.run.events import Entry, Event, Finished, Usage
+    from haystream_service.run.pace import Pace
     from haystream_service.run.store import Log, RunRecord
     from haystream_service.run.total import Total
 
@@ -130,6 +131,16 @@ class Run:
         return self.record.id
 
     @property
+    def pace(self) -> Pace:
+        """How the run goes, in numbers."""
+        return self._queue.pace
+
+    @property
+    def queue(self) -> CallbackQueue:
+        """What is not read yet, for those who measure it."""
+        return self._queue
+
+    @property
     def has_readers(self) -> bool:
         """Whether anybody reads the run."""
         return bool(self._followers)
@@ -196,7 +207,7 @@ class Run:
             await self._queue.put(Started(self.id, self.record.pipeline))
             finished = await work(self, self._budget.seconds)
             self._queue.put_last(replace(finished, usage=self.usage))
-            self._end(Completed())
+            self._end(Completed(finished.reason))
         except BaseException as error:  # whatever it is, readers have to learn that the run is over
             if self.ending is None:
                 self._end(Failed(self._observer.explain(error)), error)
@@ -209,6 +220,7 @@ class Run:
             return False
         self.ending = ending
         self._queue.close()
+        self.pace.end()
         self._wake_followers()
         self._observer.on_ended(self, error)
         return True

@@ -106,7 +106,7 @@ class MemoryStore:
     def __init__(self, run_bytes: int, keep_seconds: float, total_bytes: int) -> None:
         self._run_bytes = run_bytes
         self._keep_seconds = keep_seconds
-        self.total = Total(total_bytes)
+        self.held = Total(total_bytes)
         self._loop = asyncio.get_running_loop()
         self._logs: dict[RunKey, RunLog] = {}
         self._ended: OrderedDict[RunKey, tuple[float, EndedRun]] = OrderedDict()
@@ -166,13 +166,13 @@ class MemoryStore:
 
     def _claim(self, change_bytes: int) -> int:
         """Count what a log grows or shrinks by; return how much it has to give up, since nobody else can."""
-        self.total.on_loop_bytes += change_bytes
+        self.held.on_loop_bytes += change_bytes
         if change_bytes > 0:
             self._make_room()
-        return self.total.surplus_bytes
+        return self.held.surplus_bytes
 
     def _make_room(self) -> None:
-        while self._ended and self.total.surplus_bytes > 0:
+        while self._ended and self.held.surplus_bytes > 0:
             self.drop(next(iter(self._ended)))
 
     def _wait_for_oldest(self) -> None:

@@ -7,16 +7,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from haystream_service.run.events import (
-    Documents,
-    Entry,
-    Event,
-    Finished,
-    Reasoning,
-    Text,
-    ToolCall,
-    ToolResult,
-)
+from haystream_service.run.events import TEXTS, Documents, Entry, Event, Finished, ToolCall, ToolResult
 
 # Well under the 4 MiB that a stock gRPC client takes in one message, and enough for the cost of a write to vanish.
 JOINED_LIMIT_BYTES = 256 * 1024
@@ -36,7 +27,7 @@ class Stretch:
         self._event = event
         self._seqs = [seq]
         self._kind = type(event)
-        self._deltas = [event.delta] if isinstance(event, Text | Reasoning) else []
+        self._deltas = [event.delta] if isinstance(event, TEXTS) else []
         self.size_bytes = size_bytes + STRETCH_BYTES
 
     @property
@@ -49,7 +40,7 @@ class Stretch:
         mine = self._event
         if type(event) is not self._kind or self.size_bytes >= limit_bytes:
             return False
-        if not isinstance(event, Text | Reasoning) or not isinstance(mine, Text | Reasoning):
+        if not isinstance(event, TEXTS) or not isinstance(mine, TEXTS):
             return False
         if event.index != mine.index or event.component != mine.component:
             return False
@@ -61,7 +52,7 @@ class Stretch:
     def entry(self, after_seq: int = 0) -> Entry:
         """Return what follows a number as one entry."""
         event = self._event
-        if len(self._seqs) == 1 or not isinstance(event, Text | Reasoning):
+        if len(self._seqs) == 1 or not isinstance(event, TEXTS):
             return Entry(self._seqs[-1], event)
         deltas = self._deltas[bisect_right(self._seqs, after_seq) :] if after_seq >= self._seqs[0] else self._deltas
         return Entry(self._seqs[-1], type(event)(event.component, event.index, "".join(deltas)))
@@ -69,7 +60,7 @@ class Stretch:
 
 def size_bytes(event: Event) -> int:
     """Return about how much memory an event takes besides its stretch."""
-    if isinstance(event, Text | Reasoning):
+    if isinstance(event, TEXTS):
         return sys.getsizeof(event.delta) + PIECE_BYTES
     match event:
         case ToolCall(arguments_delta=text) | ToolResult(result=text):

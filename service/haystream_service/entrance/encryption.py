@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from haystream_service.certificates import (
+from haystream_service.entrance.certificates import (
     CertificateFiles,
     Certificates,
     CertificateUnusable,

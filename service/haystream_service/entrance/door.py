@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
 
+from haystream_service.entrance.refusing import answer_of, like, refuse, refuse_for_defect, refusing
 from haystream_service.errors import Refusal
 from haystream_service.identity.principal import ANYONE
-from haystream_service.rpc import abort, request_id_of
-from haystream_service.status import DEFECT, status_of_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from structlog.typing import FilteringBoundLogger
-
+    from haystream_service.entrance.refusing import Continuation, Handler
     from haystream_service.identity.certificate import PeerCertificate
     from haystream_service.identity.principal import Principal
     from haystream_service.rpc import Context
-    from haystream_service.status import Status
+    from haystream_service.telemetry.observer import Observer
 
-    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
     CertificateOf: TypeAlias = Callable[[Context], PeerCertificate | None]
+    End: TypeAlias = Callable[[Context], Awaitable[NoReturn]]
 
 AUTHORIZATION = "authorization"
 
@@ -41,24 +40,25 @@ class Authenticator(Protocol):
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """Lets callers of one service in. Health and reflection stand outside."""
+    """Lets callers of one service in. Health and reflection stand outside.
+
+    `certificate_of` is None where callers need no certificate.
+    """
 
     def __init__(
         self,
         service: str,
         authenticator: Authenticator,
-        log: FilteringBoundLogger,
+        observer: Observer,
         certificate_of: CertificateOf | None = None,
     ) -> None:
         self._prefix = f"/{service}/"
         self._authenticator = authenticator
-        self._log = log
+        self._observer = observer
         self._certificate_of = certificate_of
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return what answers the call."""
         handler = await continuation(handler_call_details)
@@ -67,50 +67,27 @@ class Door(grpc.aio.ServerInterceptor):
         given = [str(value) for name, value in handler_call_details.invocation_metadata or () if name == AUTHORIZATION]
         if not given and self._certificate_of is not None:
             return self._asking_for_certificate(handler, self._certificate_of)
-        refusal = await self._let_in(given, None)
-        return handler if refusal is None else _refusing(refusal)
+        end = await self._let_in(given, None)
+        return handler if end is None else refusing(end)
 
-    async def _let_in(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Status | None:
-        """Take note of who calls, or return why nobody does."""
+    async def _let_in(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> End | None:
+        """Take note of who calls; return how to end the call where that is nobody who may."""
         try:
             caller.set(await self._authenticator.principal_of(authorization, certificate))
         except Refusal as refusal:
-            return status_of_refusal(refusal)
+            return partial(refuse, self._observer, refusal)
         except Exception as error:  # noqa: BLE001 - a defect must let nobody in, and its story is not for callers
-            self._log.error("defect", exc_info=error)
-            return DEFECT
+            return partial(refuse_for_defect, self._observer, error)
         return None
 
     def _asking_for_certificate(self, handler: Handler, certificate_of: CertificateOf) -> Handler:
         """Return a handler that tells who calls by the certificate, which only the call's context has."""
-        streams = handler.response_streaming
-        answer: Any = handler.unary_stream if streams else handler.unary_unary
+        answer = answer_of(handler)
 
         async def answer_to_certificate(request: object, context: Context) -> object:
-            refusal = await self._let_in((), certificate_of(context))
-            if refusal is not None:
-                await _refuse(context, refusal)
+            end = await self._let_in((), certificate_of(context))
+            if end is not None:
+                await end(context)
             return await answer(request, context)
 
-        handler_for: Any = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        made: Handler = handler_for(answer_to_certificate, handler.request_deserializer, handler.response_serializer)
-        return made
-
-
-def _refusing(status: Status) -> Handler:
-    """Return a handler that refuses.
-
-    It is one for streams of requests: one for single requests would only be asked once its request is there, and
-    whoever may not call could have 16 MiB of it held for each call.
-    """
-
-    async def refuse(_: object, context: Context) -> None:
-        await _refuse(context, status)
-
-    handler_for: Any = grpc.stream_stream_rpc_method_handler
-    handler: Handler = handler_for(refuse)
-    return handler
-
-
-async def _refuse(context: Context, status: Status) -> NoReturn:
-    await abort(context, status, {"request_id": request_id_of(context)} if status is DEFECT else {})
+        return like(handler, answer_to_certificate, handler.request_deserializer)

@@ -6,39 +6,38 @@ send a thousand times as much.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import grpc.aio
 
+from haystream_service.entrance.refusing import refuse, refusing
+from haystream_service.entrance.transport import MAX_METADATA_BYTES
 from haystream_service.errors import TooMuchMetadata
-from haystream_service.status import status_of_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
 
-    Handler = grpc.RpcMethodHandler[Any, Any]
+    from haystream_service.entrance.refusing import Continuation, Handler
+    from haystream_service.telemetry.observer import Observer
+
     Metadata = Iterable[tuple[str, str | bytes]]
 
-MAX_METADATA_BYTES = 16 * 1024
 ENTRY_BYTES = 32  # what HTTP/2 counts for each entry beside its name and value (RFC 9113, 6.5.2)
 
 
 class BoundedMetadata(grpc.aio.ServerInterceptor):
     """Refuses calls with too much metadata before anything looks at them."""
 
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return the handler of the call, or one that refuses it."""
         metadata = cast("Metadata", handler_call_details.invocation_metadata)
         if sum(len(name) + len(value) + ENTRY_BYTES for name, value in metadata) > MAX_METADATA_BYTES:
-            return cast("Handler", grpc.unary_unary_rpc_method_handler(cast("Any", _refuse)))
+            return refusing(partial(refuse, self._observer, TooMuchMetadata(MAX_METADATA_BYTES)))
         return await continuation(handler_call_details)
-
-
-async def _refuse(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    status = status_of_refusal(TooMuchMetadata(MAX_METADATA_BYTES))
-    await context.abort(status.code, status.message, status.trailers({}))

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from haystream.v1 import chat_pb2
-from haystream_service.binding import bind
+from haystream_service.entrance.binding import bind
 
 if TYPE_CHECKING:
     import asyncio

@@ -1,0 +1,66 @@
+"""Calls that are refused before their handler is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+
+from haystream_service.rpc import abort, request_id_of
+from haystream_service.status import DEFECT, status_of_refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from haystream_service.errors import Refusal
+    from haystream_service.rpc import Context
+    from haystream_service.telemetry.observer import Observer
+
+    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+    Answer: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+    Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+
+async def refuse(observer: Observer, refusal: Refusal, context: Context) -> NoReturn:
+    """End a call with a refusal."""
+    observer.refused(refusal, request_id_of(context))
+    await abort(context, status_of_refusal(refusal), {})
+
+
+async def refuse_for_defect(observer: Observer, error: BaseException, context: Context) -> NoReturn:
+    """End a call that met a defect. Its story is for the log alone."""
+    request_id = request_id_of(context)
+    observer.defect(error, request_id)
+    await abort(context, DEFECT, {"request_id": request_id})
+
+
+def refusing(end: Callable[[Context], Awaitable[NoReturn]]) -> Handler:
+    """Return a handler that ends every call so, before anything of its request is read.
+
+    It is one for streams of requests: one for single requests would only be asked once its request is there, and
+    whoever may not call could have 16 MiB of it held for each call.
+    """
+
+    async def answer(_: object, context: Context) -> None:
+        await end(context)
+
+    handler_for: Any = grpc.stream_stream_rpc_method_handler
+    handler: Handler = handler_for(answer)
+    return handler
+
+
+def like(handler: Handler, answer: Answer, decode: Callable[[bytes], Any] | None) -> Handler:
+    """Return a handler for single requests of the same form as another one, with another answer."""
+    handler_for: Any = (
+        grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    )
+    made: Handler = handler_for(answer, decode, handler.response_serializer)
+    return made
+
+
+def answer_of(handler: Handler) -> Answer:
+    """Return what a handler for single requests answers with."""
+    answer: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+    found: Answer = answer
+    return found

@@ -1,0 +1,1 @@
+"""What an operator sees: lines, metrics, traces. Never what users write, and never a secret."""

@@ -1,0 +1,114 @@
+"""Serves the metrics over HTTP, at one address and one path. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any, cast
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app  # pyright: ignore[reportUnknownVariableType]  # half typed
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+    Application = Callable[..., Iterable[bytes]]
+    StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+PATH = "/metrics"
+MAX_REQUESTS = 8  # at once; a connection more is closed
+REQUEST_SECONDS = 5  # that one may be silent, or take nothing
+
+
+@contextmanager
+def exposed(registry: CollectorRegistry, address: str) -> Generator[int]:
+    """Serve a registry at HOST:PORT while the block lasts; yields the port. Raises OSError where it is taken.
+
+    The loop takes connections, and a thread answers each: Prometheus' own server, without one that polls.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    server = _Server(registry, host, int(port))
+    loop = asyncio.get_running_loop()
+    loop.add_reader(server.fileno(), server.handle_request)
+    try:
+        yield server.server_port
+    finally:
+        loop.remove_reader(server.fileno())
+        server.server_close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers a few requests at once, each in a thread that ends with it."""
+
+    timeout = 0  # what is asked for is there: the loop says when
+    request_queue_size = 64
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        app = cast("Application", make_wsgi_app(_WithoutCreationTimes(registry)))
+        self._places = threading.BoundedSemaphore(MAX_REQUESTS)
+        super().__init__((host, port), _Handler)
+        self.set_app(_only_metrics(app))
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of the host's name that HTTP servers do: it may take seconds."""
+        self.socket.setblocking(False)  # who is gone before the loop takes the connection must not make it wait
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Tell whether there is a place for one more."""
+        return self._places.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and leave the place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let a connection go that broke, or was silent for too long."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+        """Say nothing: who scrapes is no event."""
+
+
+class _WithoutCreationTimes(Collector):
+    """What a registry has, but not when each counter began: that doubles the page, and nothing here needs it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Return it."""
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+def _only_metrics(app: Application) -> Application:
+    """Answer one path, as a whole."""
+
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != PATH:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"not found\n"]
+        return app({**environ, "QUERY_STRING": ""}, start_response)
+
+    return answer
