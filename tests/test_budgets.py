@@ -190,7 +190,7 @@ async def test_what_a_run_held_is_given_back_however_it_ends(work: Work, ending:
     assert run.ending == ending
     assert runs.queues.size_bytes == 0
     store.close()
-    assert store.total.size_bytes == 0
+    assert store.held.size_bytes == 0
 
 
 async def test_a_thread_that_puts_after_the_end_adds_nothing() -> None:
@@ -214,7 +214,7 @@ async def test_a_log_at_work_gives_up_its_own_oldest_when_nothing_else_is_left()
     log = store.open(RunRecord("loud", "me", "p", b""))
     for seq in range(1, 21):
         log.append([Entry(seq, Text("llm", seq % 2, "word"))])
-        assert store.total.surplus_bytes <= 0
+        assert store.held.surplus_bytes <= 0
     assert quiet.after(0) == [Entry(1, WORD)]
     assert log.after(0)[0] == Entry(15, Gap(1, 15))
     large = Text("llm", 7, "x" * 100_000)
@@ -222,7 +222,7 @@ async def test_a_log_at_work_gives_up_its_own_oldest_when_nothing_else_is_left()
     assert log.after(0) == [Entry(20, Gap(1, 20)), Entry(21, large)]
     assert quiet.after(0) == [Entry(1, WORD)]
     store.close()
-    assert store.total.size_bytes == 0
+    assert store.held.size_bytes == 0
 
 
 async def test_whoever_reads_a_log_that_makes_room_is_told_by_a_gap() -> None:
@@ -237,7 +237,7 @@ async def test_whoever_reads_a_log_that_makes_room_is_told_by_a_gap() -> None:
     store.open(RunRecord("new", "me", "p", b"")).append([Entry(1, WORD)])
     assert await writer_of(ended, reader).follow() == Completed()
     assert reader.entries == [Entry(2, Gap(1, 2))]
-    assert store.total.size_bytes == WORD_BYTES
+    assert store.held.size_bytes == WORD_BYTES
     store.close()
 
 
@@ -319,10 +319,10 @@ class Logs(RuleBasedStateMachine):
             return
         at_work = [kept for kept in self.kept.values() if not kept.is_over]
         over = [kept for kept in self.kept.values() if kept.is_over and self.find(kept)]
-        assert self.store.total.size_bytes == sum(kept.log.size_bytes for kept in [*at_work, *over])
+        assert self.store.held.size_bytes == sum(kept.log.size_bytes for kept in [*at_work, *over])
         assert self.store.ended_bytes == sum(kept.log.size_bytes for kept in over)
         assert len(self.store) == len(at_work) + len(over)
-        if self.store.total.size_bytes > self.total_bytes:
+        if self.store.held.size_bytes > self.total_bytes:
             assert not over, "those of runs that are over go first"
 
     def find(self, kept: Kept) -> bool:
@@ -341,13 +341,13 @@ class Logs(RuleBasedStateMachine):
                 said = [piece for piece in pieces_of(entry.event) if not piece.startswith("<00")]
                 assert said == [f"<{number}>" for number in range(seq + 1, entry.seq + 1)]
             seq = entry.seq
-        if self.store.total.size_bytes > self.total_bytes:
+        if self.store.held.size_bytes > self.total_bytes:
             assert len([entry for entry in entries if not isinstance(entry.event, Gap)]) == 1, "it keeps its newest"
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
-            assert self.store.total.size_bytes == 0
+            assert self.store.held.size_bytes == 0
         self.loop.close()
 
 
