@@ -9,7 +9,7 @@ import tempfile
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import psutil
 
@@ -72,13 +72,19 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def running(name: str, command: Sequence[str], environment: Mapping[str, str]) -> AsyncGenerator[ServerProcess]:
-    """Run a program of this environment until the block is left. Its folder is an empty one: no `.env` is read."""
+async def running(
+    name: str, command: Sequence[str], environment: Mapping[str, str], log: BinaryIO | None = None
+) -> AsyncGenerator[ServerProcess]:
+    """Run a program of this environment until the block is left. Its folder is an empty one: no `.env` is read.
+
+    What it logs goes to the terminal, or into a file.
+    """
     with tempfile.TemporaryDirectory(prefix="haystream-bench-") as folder:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=log,
             cwd=folder,
             env=environment_for(environment),
             limit=LINE_BYTES,
