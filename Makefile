@@ -55,7 +55,7 @@ bench: $(VENV)/.bench ## Measure everything side by side; ROWS="idle churn" some
 	@$(BIN)/python -m benchmarks $(ROWS)
 
 soak: $(VENV)/.bench ## Everything at once for ten minutes, and whether it held; SECONDS=60 for less
-	@$(BIN)/python -m benchmarks.soak --seconds $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
+	@GRPC_ENABLE_FORK_SUPPORT=false $(BIN)/python -m benchmarks.soak --seconds $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
 
 clean: ## Remove the environments and all caches
 	rm -rf $(VENV) $(GENERATIONS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+IMPORT_ROOTS = (ROOT, ROOT / "proto", ROOT / "service", ROOT / "gateway")
 PIPELINES = ROOT / "benchmarks" / "pipelines"
 START_SECONDS = 90
 STOP_SECONDS = 10
@@ -96,9 +97,17 @@ async def running(
 
 
 def environment_for(additions: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which nothing but the benchmark configures Haystream, and nothing phones home."""
+    """Return an environment in which nothing but the benchmark configures Haystream, and nothing phones home.
+
+    The servers are those of this tree, also where another one's are installed.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HAYSTREAM_", "HAYHOOKS_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "HAYSTACK_TELEMETRY_ENABLED": "False", **additions}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(map(str, IMPORT_ROOTS)),
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
+        **additions,
+    }
 
 
 def module(name: str, *arguments: str) -> list[str]:

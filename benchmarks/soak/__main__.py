@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import sys
 import tempfile
@@ -73,8 +72,6 @@ class Options:
 def main() -> None:
     """Exit 1 where anything was not as it has to be."""
     options = options_of(sys.argv[1:])
-    # gRPC would say at each process that is started that it cannot help it to a fork, which nobody wants.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     allow_many_sockets()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcome = runner.run(soak(options, PLAIN))

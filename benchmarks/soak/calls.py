@@ -27,9 +27,19 @@ LAST_SEQ = "x-last-seq"
 
 
 async def follow(  # noqa: PLR0913 - how to read is all there is
-    call: EventCall, reading: Reading, story: Story, *, who: str = "chat", limit: int = 0, pause_seconds: float = 0
+    call: EventCall,
+    reading: Reading,
+    story: Story,
+    *,
+    who: str = "chat",
+    limit: int = 0,
+    pause_seconds: float = 0,
+    is_cut: bool = False,
 ) -> bool:
-    """Read a call to its end, or until it has brought so many events; return whether it has ended."""
+    """Read a call to its end, or until it has brought so many events; return whether it has ended.
+
+    Of one whose connection is cut the last event may have come, and not its status.
+    """
     try:
         async for response in call:
             seen = seen_of(response.event)
@@ -40,8 +50,9 @@ async def follow(  # noqa: PLR0913 - how to read is all there is
             if pause_seconds:
                 await asyncio.sleep(pause_seconds)
     except grpc.aio.AioRpcError as error:
-        reading.end(ending_of(error))
         story.note(f"{who}: {error.code().name} {error.details()}")
+        if not (is_cut and reading.is_finished):
+            reading.end(ending_of(error))
         return True
     said = trailers_of(await call.trailing_metadata()).get(LAST_SEQ)
     if said != str(reading.last_seq):

@@ -29,10 +29,11 @@ def curves(title: str, unit: str, lines: Mapping[str, Points], breaks_seconds: f
         f'<path class="curve line-{number}" d="{_path(line, across, up, breaks_seconds)}"/>'
         for number, line in enumerate(lines.values())
     )
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">
+    title = escape(title)
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">
 <style>{STYLE}{LINES}{OWN}</style>
 <rect width="100%" height="100%" rx="6" fill="var(--paper)"/>
-<text class="title" x="16" y="24">{escape(title)}</text>
+<text class="title" x="16" y="24">{title}</text>
 <text class="soft" x="16" y="42">{escape(unit)}, over {last / 60:.1f} minutes</text>
 {_legend(list(lines))}
 {_grid(most, up)}
@@ -42,11 +43,11 @@ def curves(title: str, unit: str, lines: Mapping[str, Points], breaks_seconds: f
 
 
 def _legend(names: Sequence[str]) -> str:
-    step = (WIDTH - 32) / max(1, len(names))
+    step = (WIDTH - 32) // max(1, len(names))
     return "\n".join(
-        f'<line class="curve line-{number}" x1="{16 + number * step:.0f}" x2="{36 + number * step:.0f}" y1="58" y2="58"/>'
-        f'<text class="key" x="{42 + number * step:.0f}" y="62">{escape(name)}</text>'
-        for number, name in enumerate(names)
+        f'<line class="curve line-{number}" x1="{x}" x2="{x + 20}" y1="58" y2="58"/>'
+        f'<text class="key" x="{x + 26}" y="62">{escape(name)}</text>'
+        for number, (x, name) in enumerate(zip(range(16, WIDTH, step), names, strict=False))
     )
 
 

@@ -120,16 +120,16 @@ def _counts(what: str, counts: Mapping[str, int]) -> str:
 
 
 def _restarts(outcome: Outcome) -> str:
-    """Tell what callers met who were not to be spared; whoever asks both services is, and met nothing."""
+    """Tell what callers met who were not to be spared."""
     stops = [
-        f"The {name} was stopped {len(seconds)} times, and took {min(seconds):.1f} to {max(seconds):.1f} s, exit code 0."
+        f"The {name} was stopped {len(seconds)} times, which took {min(seconds):.1f} to {max(seconds):.1f} s."
         for name, seconds in outcome.stops.items()
         if seconds
     ]
     faults = outcome.tally.restart_faults
     met = (
-        f"{sum(faults.values())} callers of one process that was just being restarted met it, each by an ending that is "
-        "typed and retryable, or by a connection that was refused. Who asks both services, by round robin with a retry "
-        "policy, has met none."
+        f"{sum(faults.values())} callers of a single process that was just being restarted noticed it. Whatever was "
+        "not typed and retryable, or a connection refused, would be among the failures. Who asks both services, by "
+        "round robin with a retry policy and health checks, is to notice nothing at all."
     )
     return "\n\n".join([*stops, met, *([_counts("scene and fault", faults)] if faults else [])])

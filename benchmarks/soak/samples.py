@@ -25,7 +25,10 @@ LOST = (ServerFailed, psutil.Error, ConnectionError, CutOff, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A process at one time. `own_mebibytes` is what would be freed if it ended (USS); `open_runs` a gateway's streams."""
+    """A process at one time.
+
+    `own_mebibytes` is what would be freed if it ended (USS); `open_runs` are a gateway's streams.
+    """
 
     seconds: float
     own_mebibytes: float

@@ -181,13 +181,13 @@ async def cut_off(ground: Ground, story: Story) -> None:
         await follow(call, reading, story, limit=ground.random.randint(1, 20))
         line.cut()
         story.note("is cut off")
-        await follow(call, reading, story)
+        await follow(call, reading, story, is_cut=True)
     story.judge(reading, {"STOP", "UNAVAILABLE", "INTERNAL"})
     if goes_on:
         rest = Reading(asked.known, last_seq=reading.last_seq)
         await _resume(ground, story, run_id, rest, "resume")
         story.tally.resumed += 1
-        story.judge(rest, STOP | ({"NOTHING_MORE"} if reading.is_finished else set()), all_words=True)
+        story.judge(rest, {"STOP", "NOTHING_MORE"} if reading.is_finished else STOP, all_words=True)
 
 
 def _continue(asked: Asked, grace_seconds: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from benchmarks.soak.operator import change_files, restart
 from benchmarks.soak.pages import PAGES
@@ -12,14 +12,14 @@ from benchmarks.soak.scenes import SCENES
 from benchmarks.soak.tally import Story
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
     from benchmarks.soak.ground import Ground
 
     Scene: TypeAlias = Callable[[Ground, Story], Awaitable[None]]
 
 SCENE_SECONDS = 90  # a scene that takes longer hangs
-ALL: Mapping[Scene, float] = {**SCENES, **PAGES}
+ALL = {**SCENES, **PAGES}
 
 
 class Shift:
@@ -77,5 +77,5 @@ class Shift:
 
 def _inner(error: Exception) -> Iterator[str]:
     if isinstance(error, ExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("ExceptionGroup[Exception]", error).exceptions:
             yield f"; {type(inner).__name__}: {inner}"
