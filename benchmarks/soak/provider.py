@@ -17,6 +17,9 @@ MALFORMED = event('{"choices": [{"delta": ')
 SERVER_KEY = "benchmark"  # what `benchmarks.components.openai` has
 MISSING_KEY = 401
 
+# Longer than any caller waits. A thread that reads a silent provider cannot be stopped, and ends only with this.
+STALL_SECONDS = 4
+
 
 def refusal(status: int) -> bytes:
     """Return an answer that refuses."""
@@ -27,7 +30,7 @@ def refusal(status: int) -> bytes:
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one request, and hang up."""
-    with suppress(ConnectionError, asyncio.IncompleteReadError):
+    with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
         head = await reader.readuntil(b"\r\n\r\n")
         body = json.loads(await reader.readexactly(content_length(head.strip())))
         order = Order.of(body["messages"][-1]["content"])
@@ -38,7 +41,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         else:
             await say(order, writer)
             if order.fault == "stall":
-                await reader.read()  # until the caller has had enough
+                async with asyncio.timeout(STALL_SECONDS):
+                    await reader.read()  # until the caller has had enough
         await writer.drain()
     with suppress(ConnectionError):
         writer.close()

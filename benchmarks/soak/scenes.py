@@ -31,6 +31,7 @@ FAULTS = {
     "early end": "INCOMPLETE",
 }
 NEVER_SAID = frozenset({"429", "500", "401"})
+TOO_LONG = Order(words=300, padding=2_000)  # for what replay may hold: who comes back late gets a gap
 FAT = Order(words=4_000, padding=2_000)  # more than all windows and queues on the way hold
 
 
@@ -138,7 +139,8 @@ async def stopping(ground: Ground, story: Story) -> None:
 async def returning(ground: Ground, story: Story) -> None:
     """Leave a run that goes on, and come back to it: from a random place, several at once, or by asking again."""
     run_id = story.new_run()
-    asked = ground.asked(ground.order(), run_id=run_id)
+    is_long = ground.random.random() < 0.3  # noqa: PLR2004 - a share
+    asked = ground.asked(TOO_LONG, COUNTED, run_id) if is_long else ground.asked(ground.order(), run_id=run_id)
     _continue(asked, ground.random.choice((None, 20)))
     story.note(f"asks {asked.request.pipeline} for {asked.order}")
     first = Reading(asked.known)
