@@ -61,7 +61,8 @@ class Options:
     @property
     def pace(self) -> Pace:
         """The servers' times."""
-        return Pace(drain_seconds=1.5, slow_reader_seconds=1, keep_seconds=1) if self.is_short else Pace()
+        short = Pace(drain_seconds=2, longest_seconds=0.6, slow_reader_seconds=1, keep_seconds=1)
+        return short if self.is_short else Pace()
 
     @property
     def interval_seconds(self) -> float:
@@ -100,11 +101,10 @@ def options_of(arguments: Sequence[str]) -> Options:
 async def soak(options: Options, access: Access) -> Outcome:
     """Run all of it."""
     began_with, tally, chance = machine(), Tally(), random.Random(options.seed)  # noqa: S311 - no secret
-    longest_seconds = options.pace.drain_seconds / 2
     with tempfile.TemporaryDirectory(prefix="haystream-soak-") as folder:
         async with serving(Path(folder), options.pace, access) as servers:
             tally.story_of = servers.logged_about
-            async with ground(servers, tally, chance, longest_seconds) as stage:
+            async with ground(servers, tally, chance) as stage:
                 say("warms up")
                 await asyncio.gather(Shift(stage).play_each(), fill_threads(stage))
                 before = await settled(servers)

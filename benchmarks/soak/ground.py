@@ -58,15 +58,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """`longest_seconds` is how long a run takes that is to fit into the drain."""
+    """The shared stubs: of each service, and of both by turns."""
 
     servers: Servers
     tally: Tally
     random: Random
-    longest_seconds: float
     steady: chat_pb2_grpc.ChatServiceStub
     rolling: chat_pb2_grpc.ChatServiceStub
     both: chat_pb2_grpc.ChatServiceStub
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a run takes at most that is to fit into the drain."""
+        return self.servers.pace.longest_seconds
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -144,7 +148,7 @@ PROVIDED = ("provided", "provided_threaded")
 
 
 @asynccontextmanager
-async def ground(servers: Servers, tally: Tally, random: Random, longest_seconds: float) -> AsyncGenerator[Ground]:
+async def ground(servers: Servers, tally: Tally, random: Random) -> AsyncGenerator[Ground]:
     """Open the channels that all share."""
     access = servers.access
     turns = (("grpc.service_config", json.dumps(TURNS)),)
@@ -154,4 +158,4 @@ async def ground(servers: Servers, tally: Tally, random: Random, longest_seconds
         access.channel(servers.both, turns) as both,
     ):
         stubs = (chat_pb2_grpc.ChatServiceStub(channel) for channel in (steady, rolling, both))
-        yield Ground(servers, tally, random, longest_seconds, *stubs)
+        yield Ground(servers, tally, random, *stubs)

@@ -37,9 +37,13 @@ LINGER_SECONDS = 1.0  # after a restart: what was under way while it happened
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The times of the settings, so that a short soak goes the whole way as well."""
+    """The times of the settings, so that a short soak goes the whole way as well.
+
+    `longest_seconds` is what a run takes at most that is to fit into the drain, also where the machine is busy.
+    """
 
     drain_seconds: float = 5
+    longest_seconds: float = 2.5
     slow_reader_seconds: float = 3
     keep_seconds: float = 15
 

@@ -17,7 +17,7 @@ LINES_KEPT = 300
 
 # What a caller may meet who calls a process while it goes or comes: each says that trying again helps, by being typed
 # so, or by being a connection that is refused.
-OF_RESTARTS = frozenset({"DRAINING", "SERVICE_UNREACHABLE", "REFUSED"})
+OF_RESTARTS = frozenset({"DRAINING", "PIPELINE_LOADING", "SERVICE_UNREACHABLE", "REFUSED"})
 
 
 @dataclass(slots=True)
