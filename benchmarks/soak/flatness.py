@@ -23,8 +23,8 @@ RULES = f"""\
 - **Memory** (USS, what would be freed if the process ended) is flat where its median over the last fifth of the time is
   at most {GROWTH_SHARE:.0%} and {GROWTH_MEBIBYTES} MiB over that of the second fifth. The first fifth is left out:
   imports, pools and caches fill then. Medians, since single samples catch a run of some MiB or the collector's turn; a
-  tolerance, since Python's allocator keeps partly used pages, and the mix of runs is a random one. A leak of one KiB a
-  run exceeds it within ten minutes.
+  tolerance, since Python's allocator keeps partly used pages, and the mix of runs is a random one. In ten
+  minutes on two cores a leak of some 7 KiB a run exceeds it.
 - **Threads** are flat where, once all is settled, there are at most {THREADS_MORE} more than when all was settled
   before: pools keep the threads that they have made once, up to the most that were at work at the same time.
 - **File descriptors** are flat where there are no more of them, once all is settled, than when all was settled before:
