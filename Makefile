@@ -14,7 +14,7 @@ PINS_2.31 := haystack-ai==2.31.0 haystack-experimental==0.19.0.post1
 PINS_3.4 := $(shell grep '^haystack-ai==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run certs test test-generations lint format proto bench clean
+.PHONY: help run certs test test-generations lint format proto bench soak clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ proto: $(VENV)/.dev ## Generate the code of the contract, beside it
 
 bench: $(VENV)/.bench ## Measure everything side by side; ROWS="idle churn" some, ROWS=--list what there is
 	@$(BIN)/python -m benchmarks $(ROWS)
+
+soak: $(VENV)/.bench ## Everything at once for ten minutes, and whether it held; SECONDS=60 for less
+	@GRPC_ENABLE_FORK_SUPPORT=false $(BIN)/python -m benchmarks.soak --seconds $(if $(filter command%,$(origin SECONDS)),$(SECONDS),600)
 
 clean: ## Remove the environments and all caches
 	rm -rf $(VENV) $(GENERATIONS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

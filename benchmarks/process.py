@@ -9,7 +9,7 @@ import tempfile
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import psutil
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+IMPORT_ROOTS = (ROOT, ROOT / "proto", ROOT / "service", ROOT / "gateway")
 PIPELINES = ROOT / "benchmarks" / "pipelines"
 START_SECONDS = 90
 STOP_SECONDS = 10
@@ -72,13 +73,19 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def running(name: str, command: Sequence[str], environment: Mapping[str, str]) -> AsyncGenerator[ServerProcess]:
-    """Run a program of this environment until the block is left. Its folder is an empty one: no `.env` is read."""
+async def running(
+    name: str, command: Sequence[str], environment: Mapping[str, str], log: BinaryIO | None = None
+) -> AsyncGenerator[ServerProcess]:
+    """Run a program of this environment until the block is left. Its folder is an empty one: no `.env` is read.
+
+    What it logs goes to the terminal, or into a file.
+    """
     with tempfile.TemporaryDirectory(prefix="haystream-bench-") as folder:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=log,
             cwd=folder,
             env=environment_for(environment),
             limit=LINE_BYTES,
@@ -90,9 +97,17 @@ async def running(name: str, command: Sequence[str], environment: Mapping[str, s
 
 
 def environment_for(additions: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which nothing but the benchmark configures Haystream, and nothing phones home."""
+    """Return an environment in which nothing but the benchmark configures Haystream, and nothing phones home.
+
+    The servers are those of this tree, also where another one's are installed.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HAYSTREAM_", "HAYHOOKS_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "HAYSTACK_TELEMETRY_ENABLED": "False", **additions}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(map(str, IMPORT_ROOTS)),
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
+        **additions,
+    }
 
 
 def module(name: str, *arguments: str) -> list[str]:

@@ -22,6 +22,8 @@ Figures are medians over the rounds, with the least and the most in brackets; ra
 Every contestant runs the same pipelines and says the same words, and a stream that does not bring every word fails its
 row. The readers of all servers are raw sockets that only note what comes and when, so that servers are what is
 measured. Haystack in process has no reader at all.
+
+What ten minutes of everything at once have brought is on [a page of its own](soak.md), written by `make soak`.
 """
 
 
@@ -45,7 +47,7 @@ def section(row: Row, record: Record, *, chart: bool = True) -> str:
         parts.append(f"The floor: {row.floor}")
     if record.profile:
         parts.append(record.profile)
-    parts.append(f"{record.date}, on {_listed(record.machine)}, with {_listed(record.versions)}.")
+    parts.append(f"{record.date}, on {listed(record.machine)}, with {listed(record.versions)}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,11 +62,11 @@ def verdicts_of(row: Row, record: Record) -> list[Verdict]:
 
 def _summary(measured: Iterable[tuple[Row, Record]]) -> str:
     lines = [
-        [f"[{row.title}](#{_anchor(row.title)})", verdict.aim, verdict.reached, _yes(verdict)]
+        [f"[{row.title}](#{_anchor(row.title)})", verdict.aim, verdict.reached, yes(verdict)]
         for row, record in measured
         for verdict in verdicts_of(row, record)
     ]
-    return _table(["workload", "target", "reached", "met"], lines)
+    return table(["workload", "target", "reached", "met"], lines)
 
 
 def _figures_table(row: Row, record: Record) -> str:
@@ -77,11 +79,11 @@ def _figures_table(row: Row, record: Record) -> str:
         [entrant.title, *(_cell(measure, record.figures[entrant.key][measure]) for measure in measures)]
         for entrant in present
     ]
-    return _table(head, lines, numbers=True)
+    return table(head, lines, numbers=True)
 
 
 def _verdicts_table(verdicts: Iterable[Verdict]) -> str:
-    return _table(["target", "reached", "met"], [[one.aim, one.reached, _yes(one)] for one in verdicts])
+    return table(["target", "reached", "met"], [[one.aim, one.reached, yes(one)] for one in verdicts])
 
 
 def _cell(measure: Measure, figure: Figure) -> str:
@@ -90,7 +92,8 @@ def _cell(measure: Measure, figure: Figure) -> str:
     return f"**{measure.text(figure.middle)}** ({measure.text(figure.least)} - {measure.text(figure.most)})"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+    """Return a table."""
     rule = ["---", *(("---:" if numbers else "---") for _ in head[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
 
@@ -99,7 +102,8 @@ def _title(row: Row, key: str) -> str:
     return next((entrant.title for entrant in row.entrants if entrant.key == key), key)
 
 
-def _yes(verdict: Verdict) -> str:
+def yes(verdict: Verdict) -> str:
+    """Return a verdict in a word."""
     return "yes" if verdict.is_met else "**no**"
 
 
@@ -109,5 +113,6 @@ def _anchor(title: str) -> str:
     return "".join(kept).replace(" ", "-")
 
 
-def _listed(values: Mapping[str, str]) -> str:
+def listed(values: Mapping[str, str]) -> str:
+    """Return values as a phrase."""
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -119,7 +119,8 @@ async def test_a_refusal_is_one_line_with_its_reason(
     with pytest.raises(grpc.aio.AioRpcError):
         await all_events(call)
     line = line_of(lines, "refused")
-    assert line == {"event": "refused", "log_level": "info", "reason": reason, "request_id": "'a b=c'", **known}
+    who = {"request_id": "'a b=c'", "principal": "anyone"}
+    assert line == {"event": "refused", "log_level": "info", "reason": reason, **who, **known}
 
 
 @pytest.mark.parametrize(

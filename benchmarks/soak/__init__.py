@@ -1,0 +1,1 @@
+"""The soak: a service and a gateway under all that callers, providers, files and operators do to them, for minutes."""

@@ -1,0 +1,1 @@
+"""Models whose every word is known beforehand. They know Haystack, and no server."""
