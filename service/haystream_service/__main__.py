@@ -9,24 +9,27 @@ import signal
 import sys
 import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from haystream_service.errors import CannotServe
 from haystream_service.logs import Secrets, set_up_logging
 from haystream_service.settings import Settings, complaint_about, is_loopback
-from haystream_service.telemetry.export import Export, TracesUnavailable, wants_traces
+from haystream_service.telemetry.export import Export, wants_traces
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from structlog.typing import FilteringBoundLogger
 
-    from haystream_service.pipelines.registry import PipelineRegistry
+    from haystream_service.server import Service
     from haystream_service.telemetry.tracing import Traces
 
+    Look: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 THREADS = "haystream-"
 IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
@@ -52,73 +55,90 @@ def main() -> NoReturn:
 
 async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets) -> str:
     """Serve until a signal; return a complaint where that was not possible."""
-    from haystream_service.entrance.binding import AddressInUse  # noqa: PLC0415 - after the environment is set
-    from haystream_service.entrance.certificates import CertificateUnusable  # noqa: PLC0415 - as above
-    from haystream_service.errors import IdentityFileError, PipelineFileError  # noqa: PLC0415 - as above
-    from haystream_service.server import serving  # noqa: PLC0415 - as above
-
     loop = asyncio.get_running_loop()
     stop, look_again = _stop_on_signals(loop), LookAgain(loop)
+    from haystream_service.server import serving  # noqa: PLC0415 - after the environment is set, and signals are heard
+
     try:
-        export = Export() if wants_traces(os.environ) else None
-    except TracesUnavailable as error:
-        return str(error)
-    try:
-        async with serving(settings, log, hidden, _traces(export)) as service, look_again.within(service.registry):
-            host = settings.listen.rpartition(":")[0]
-            if not (settings.has_authentication or is_loopback(settings.listen)):
-                log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
-            log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
-            if service.metrics_port is not None:
-                host = settings.metrics_listen.rpartition(":")[0]
-                log.info("metrics", url=f"http://{host}:{service.metrics_port}/metrics")
+        async with (
+            _traces() as traces,
+            serving(settings, log, hidden, traces) as service,
+            look_again.within(
+                partial(service.registry.look_again, retry_failed=True), service.authenticator.look_again
+            ),
+        ):
+            _greet(settings, service, log)
             settling = asyncio.create_task(_settle(service.loaded), name="settle")
             await stop.wait()
             settling.cancel()
             log.info("draining", runs=len(service.runs), seconds=settings.drain_seconds)
-    except (AddressInUse, CertificateUnusable, IdentityFileError, PipelineFileError) as error:
+    except CannotServe as error:
         return str(error)
-    finally:
-        if export is not None:
-            await asyncio.to_thread(export.close)
     log.info("stopped")
     _leave_stuck_threads()
     return ""
 
 
-def _traces(export: Export | None) -> Traces | None:
-    if export is None:
-        return None
+def _greet(settings: Settings, service: Service, log: FilteringBoundLogger) -> None:
+    """Say where the service serves, and what everybody should know who lets others reach it."""
+    host = settings.listen.rpartition(":")[0]
+    if not is_loopback(settings.listen):
+        if not settings.has_authentication:
+            log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
+        elif service.encryption is None:
+            log.warning("there is no encryption: whoever is on the way can read tokens and answers", address=host)
+    others = {
+        "health": (settings.health_listen, service.health_port),
+        "metrics": (settings.metrics_listen, service.metrics_port),
+    }
+    log.info(
+        "serving",
+        address=f"{host}:{service.port}",
+        pipelines=str(settings.pipelines),
+        **{name: f"{at.rpartition(':')[0]}:{port}" for name, (at, port) in others.items() if port is not None},
+    )
+
+
+@asynccontextmanager
+async def _traces() -> AsyncGenerator[Traces | None]:
+    """Send traces where the environment wants them, and at the end what is left of them. Raises CannotServe."""
+    if not wants_traces(os.environ):
+        yield None
+        return
+    export = Export()
     from haystream_service.telemetry.tracing import Traces  # noqa: PLC0415 - it needs the extra `otel`
 
-    return Traces(export.provider)
+    try:
+        yield Traces(export.provider)
+    finally:
+        await asyncio.to_thread(export.close)
 
 
 class LookAgain:
-    """SIGHUP: looks for changed pipelines at once, those included that could not be loaded.
+    """SIGHUP: looks at once for changed pipelines, those included that could not be loaded, and for who may call.
 
     Heard from the beginning to the end: unheard, it would end the process.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._registry: PipelineRegistry | None = None
+        self._ways: tuple[Look, ...] = ()
         self._looks: set[asyncio.Task[None]] = set()
         loop.add_signal_handler(signal.SIGHUP, self._on_signal)
 
     def _on_signal(self) -> None:
-        if self._registry is not None:
-            task = asyncio.create_task(self._registry.look_again(retry_failed=True), name="look again")
+        for way in self._ways:
+            task = asyncio.create_task(way(), name="look again")
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
 
     @asynccontextmanager
-    async def within(self, registry: PipelineRegistry) -> AsyncGenerator[None]:
-        """Have it done while the block lasts."""
-        self._registry = registry
+    async def within(self, *ways: Look) -> AsyncGenerator[None]:
+        """Have it done in these ways while the block lasts."""
+        self._ways = ways
         try:
             yield
         finally:
-            self._registry = None
+            self._ways = ()
             for look in self._looks:
                 look.cancel()
             await asyncio.gather(*self._looks, return_exceptions=True)

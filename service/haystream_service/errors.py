@@ -158,11 +158,15 @@ class PipelineBuildFailed(Exception):
     """A pipeline could not be built with the caller's key. The cause is what its file raised."""
 
 
-class IdentityFileError(Exception):
+class CannotServe(Exception):
+    """The service cannot begin. The text is one line for its operator: the setting, what is wrong, and the cure."""
+
+
+class IdentityFileError(CannotServe):
     """A file that says who may call is wrong at start. The text names the setting and the cure, and no secret."""
 
 
-class PipelineFileError(Exception):
+class PipelineFileError(CannotServe):
     """A pipeline's file is wrong in a way that its owner can mend. The text names the cure and no secret."""
 
 

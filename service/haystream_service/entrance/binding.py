@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from haystream_service.errors import CannotServe
+
 if TYPE_CHECKING:
     import grpc.aio
 
 
-class AddressInUse(Exception):
+class AddressInUse(CannotServe):
     """The address to serve on is taken, or cannot be had."""
 
 

@@ -14,6 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from haystream_service.errors import CannotServe
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -25,7 +27,7 @@ EXPIRES_SOON = timedelta(days=7)
 Fingerprint: TypeAlias = tuple[tuple[int, int, int, int], ...]
 
 
-class CertificateUnusable(Exception):
+class CertificateUnusable(CannotServe):
     """A file that encryption needs is not there, or is wrong. The text is one line: the setting, the file, the cure."""
 
 

@@ -9,6 +9,8 @@ import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from haystream_service.errors import CannotServe
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,7 +25,7 @@ PROTOCOL = "http/protobuf"  # the other one would be a second gRPC in the proces
 CLOSE_SECONDS = 1.5
 
 
-class TracesUnavailable(Exception):
+class TracesUnavailable(CannotServe):
     """Traces are wanted, and cannot be had so. The text names the variable and the cure."""
 
 
