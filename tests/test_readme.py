@@ -16,16 +16,22 @@ from haystream.v1 import chat_pb2
 from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import ROOT, SHIPPED, browsed, served
 from tests.readme import blocks
+from tools.certs import make
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = [block for block in blocks("sh") if not block.startswith("make ") and shutil.which(block.split()[0])]
+CALLS = [block for block in blocks("sh") if not block.startswith("make ") and shutil.which(block.split()[0])]
+COMMANDS = [block for block in CALLS if "certs/token" not in block]
+WITH_TOKEN = [block for block in CALLS if "certs/token" in block]
+NEW_TOKEN = f"{sys.executable} -c 'from haystream_service.identity.new_token import main; main()'"
+SIGNS = ("event: end", "FINISH_REASON_", "haystream.v1.ChatService", "default_pipeline")
 
 
 def test_the_readme_has_what_is_tested_here() -> None:
     """Otherwise these tests would pass by testing nothing."""
-    assert {block.split()[0].rpartition("/")[2] for block in COMMANDS} >= {"buf"}
+    for commands in (COMMANDS, WITH_TOKEN):
+        assert {block.split()[0].rpartition("/")[2] for block in commands} >= {"buf"}
     assert len(blocks("python")) == 3
     assert len(blocks("js")) == 2  # run in a browser, in tests/browser
     assert len(blocks("yaml")) == 1
@@ -37,9 +43,28 @@ async def test_a_command_works_as_it_stands(command: str) -> None:
     async with served(SHIPPED) as running, browsed(running.address) as browser:
         command = command.replace("127.0.0.1:50051", running.address).replace("http://127.0.0.1:8000", browser.url)
         output = await _output_of("/bin/sh", "-c", command)
-    assert any(
-        sign in output for sign in ("event: end", "FINISH_REASON_", "haystream.v1.ChatService", "default_pipeline")
-    )
+    assert any(sign in output for sign in SIGNS)
+
+
+async def test_the_commands_with_a_token_work_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token that is made lets its holder in, encrypted, over gRPC and through the gateway; without it nobody is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    make(tmp_path / "certs")
+    [start] = [block for block in blocks("sh") if "certs/tokens.yaml" in block]
+    [new_token] = [line for line in start.splitlines() if "haystream-token" in line]
+    await _output_of("/bin/sh", "-c", new_token.replace(".venv/bin/haystream-token", NEW_TOKEN), folder=tmp_path)
+    settings = {name.lower(): value for name, value in re.findall(r"HAYSTREAM_(\w+)=(\S+)", start)}
+    of_gateway = {name: settings.pop(name) for name in list(settings) if name.startswith("gateway_")}
+    pipelines = tmp_path / "pipelines"
+    pipelines.mkdir()
+    shutil.copy(SHIPPED / "echo.py", pipelines)
+    async with served(pipelines, **settings) as running, browsed(running.address, **of_gateway) as browser:
+        for shown in WITH_TOKEN:
+            command = shown.replace("127.0.0.1:50051", running.address).replace("http://127.0.0.1:8000", browser.url)
+            output = await _output_of("/bin/sh", "-c", command, folder=tmp_path)
+            assert any(sign in output for sign in SIGNS[:2])
+        assert (await browser.http.post("/chat", json={"query": "q"})).status_code == 401
 
 
 async def test_the_python_snippet_prints_an_answer() -> None:
@@ -87,9 +112,9 @@ async def test_the_yaml_snippet_is_served_within_its_limits(tmp_path: Path) -> N
     assert listed.pipelines[0].description == "Answers in as many words as are asked for."
 
 
-async def _output_of(*command: str) -> str:
+async def _output_of(*command: str, folder: Path = ROOT) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=folder, env=os.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
