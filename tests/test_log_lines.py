@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-import structlog
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.events import Documents, Reasoning, Started, Text, ToolCall
@@ -23,7 +22,6 @@ from tests.processes import address_of, started
 from tests.receiver import receiving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from structlog.typing import EventDict
@@ -32,16 +30,6 @@ if TYPE_CHECKING:
     from tests.fakes import Stage
 
 CHAT = "haystream.v1.ChatService/Chat"
-
-
-@pytest.fixture
-def lines() -> Iterator[list[EventDict]]:
-    """What is logged, at level info as an operator has it."""
-    before = structlog.get_config()["wrapper_class"]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
-    with structlog.testing.capture_logs() as captured:
-        yield captured
-    structlog.configure(wrapper_class=before)
 
 
 def line_of(lines: list[EventDict], event: str) -> dict[str, Any]:
