@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx_sse
 import pytest
+import structlog
 
 from haystream.v1 import chat_pb2
 from haystream_gateway.event_stream import Dialect, EventStream
@@ -60,7 +61,7 @@ async def test_a_browser_that_leaves_before_the_first_frame_stops_the_model(fake
 
     stream = await streams.opened(fake.stub.Chat(chat_pb2.ChatRequest(query="q")))
     assert stream is not None
-    response = EventStream(stream, Dialect(event_frames, error_frame), sent.append)
+    response = EventStream(stream, Dialect(event_frames, error_frame), sent.append, structlog.get_logger())
     await stage.waiting.wait()
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, into_the_void)
     async with asyncio.timeout(5):

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tests.fakes import Stage
 
 SPIFFE_ID = "spiffe://haystream.local/gateway"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # https://www.rfc-editor.org/rfc/rfc9113.html#section-3.4
+HEADERS = 1
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -334,6 +337,37 @@ async def refuses(address: str) -> None:
             except grpc.aio.AioRpcError as error:
                 if error.code() is UNAVAILABLE:
                     return
+
+
+@asynccontextmanager
+async def hanging_up() -> AsyncGenerator[tuple[str, list[bytes]]]:
+    """Run something that speaks HTTP/2 until a call has come, and hangs up then; yield its address, and the calls."""
+    calls: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not calls:  # once is enough
+            await reader.readexactly(len(PREFACE))
+            writer.write(SETTINGS)
+            head = bytes(9)  # length, kind, flags, stream
+            while head[3] != HEADERS:
+                head = await reader.readexactly(len(head))
+                await reader.readexactly(int.from_bytes(head[:3]))
+            calls.append(head)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", calls
+
+
+async def test_a_chat_whose_connection_is_lost_before_the_first_word_goes_to_another_by_itself() -> None:
+    """As when a service is killed, or its machine."""
+    service = Scripted()
+    async with hanging_up() as (lost, calls), scripted(service) as address:
+        async with browsed(f"ipv4:{lost},{address}") as browser:
+            while not calls:
+                assert await asked(browser) == ["metadata", "end"]
+    assert len(calls) == 1
 
 
 async def test_a_chat_that_is_refused_everywhere_is_refused_after_four_times() -> None:
