@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from tests.conftest import Browser
+    from tests.conftest import Browser, Served
     from tests.fakes import Stage
 
 SPIFFE_ID = "spiffe://haystream.local/gateway"
@@ -306,24 +306,23 @@ COMPLETION = {"model": "echo", "messages": [{"role": "user", "content": "q"}]}
 # Another address
 
 
-async def test_a_chat_that_a_draining_service_refuses_goes_to_another_by_itself(stage: Stage) -> None:
+async def test_a_chat_that_a_draining_service_refuses_goes_to_another_by_itself(echo: Served, stage: Stage) -> None:
     """Its caller sees nothing of it, and it runs once."""
-    stage.chunks = 1
     stack = AsyncExitStack()
-    draining = await stack.enter_async_context(served(default_pipeline="fake", drain_seconds=20))
-    async with grpc.aio.insecure_channel(draining.address) as channel, served(default_pipeline="fake") as other:
+    draining = await stack.enter_async_context(served(default_pipeline="fake", drain_seconds=60))
+    async with grpc.aio.insecure_channel(draining.address) as channel:
         call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="long"))
         await stage.waiting.wait()
         watch = asyncio.create_task(all_events(call))
         closing = asyncio.create_task(stack.aclose())
-        async with browsed(f"ipv4:{draining.address},{other.address}") as browser:
+        async with browsed(f"ipv4:{draining.address},{echo.address}") as browser:
             await refuses(draining.address)
-            stage.proceed.set()
             for _ in range(6):
                 assert (await asked(browser))[-1] == "end"
+        stage.proceed.set()
         assert kinds_of(await watch)[-1] == "finished"
         await closing
-    assert len(stage.received) == 7
+    assert [received["query"] for received in stage.received] == ["long"]
 
 
 async def refuses(address: str) -> None:

@@ -109,6 +109,20 @@ async def test_a_page_that_is_refused_asks_for_a_token_and_sends_it_with_every_c
         await expect(other.locator("#token")).to_have_value("")
 
 
+async def test_a_page_that_is_refused_does_not_ask_again_by_itself(page: Page) -> None:
+    """Nothing has changed until somebody types a token."""
+    await page.clock.install()
+    async with guarded(page) as (playground, _):
+        await expect(playground.state).to_have_text("this service wants a token")
+        calls: list[str] = []
+        page.on("request", lambda request: calls.append(request.url))
+        await page.clock.run_for(60_000)
+        await page.get_by_label("Token that says who you are").fill("let-me-in")
+        await page.keyboard.press("Enter")
+        await playground.ready()
+    assert [url.removeprefix(playground.url) for url in calls] == ["/pipelines", "/pipelines/fake"]
+
+
 async def test_a_question_that_is_refused_can_be_asked_again_with_another_token(page: Page, stage: Stage) -> None:
     """The one before has run out meanwhile. Taken back it is kept nowhere."""
     stage.chunks = 1
