@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
 import pytest
@@ -185,7 +185,7 @@ async def test_what_cannot_be_read_is_refused_in_words_of_the_contract(
     limited: Served, method: str, data: bytes
 ) -> None:
     """Also where it is nested deeper than protobuf reads; gRPC alone would tell what its parser says."""
-    send: Any = limited.channel.unary_stream(f"/haystream.v1.ChatService/{method}")
+    send = cast("Any", limited.channel).unary_stream(f"/haystream.v1.ChatService/{method}")
     complaint = await refusal_of(send(data))
     assert (complaint.code, complaint.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert list(complaint.fields) == ["request"]
@@ -194,7 +194,7 @@ async def test_what_cannot_be_read_is_refused_in_words_of_the_contract(
 
 async def test_a_single_answer_is_refused_in_such_words_as_well(limited: Served) -> None:
     """Methods that stream nothing have their own way."""
-    send: Any = limited.channel.unary_unary("/haystream.v1.ChatService/Cancel")
+    send = cast("Any", limited.channel).unary_unary("/haystream.v1.ChatService/Cancel")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await send(b"\xff\xff\xff")
     assert list(complaint_of(caught.value).fields) == ["request"]
