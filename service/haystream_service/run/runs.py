@@ -74,6 +74,11 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         return iter(list(self._runs))
 
+    @property
+    def principals(self) -> int:
+        """How many principals have runs."""
+        return len(self._of_principal)
+
     def admit(self, principal: str, quota: Quota) -> None:
         """Raise where a new run, or its first reader, has no place. It costs the principal nothing.
 
