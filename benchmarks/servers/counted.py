@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from haystream_service.logs import Secrets
     from haystream_service.pipelines.keyed import KeyedPipelines
     from haystream_service.settings import Settings
+    from haystream_service.telemetry.tracing import Traces
 
 
 @asynccontextmanager
 async def serving_counted(
-    settings: Settings, log: FilteringBoundLogger, hidden: Secrets | None = None
+    settings: Settings, log: FilteringBoundLogger, hidden: Secrets | None = None, traces: Traces | None = None
 ) -> AsyncGenerator[Service]:
     """Serve as the service does."""
-    async with serving(settings, log, hidden) as service:
+    async with serving(settings, log, hidden, traces) as service:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell, service.keyed)
         yield service
 
