@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
+import httpx
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -32,6 +33,9 @@ SETTINGS = {
     "HAYSTREAM_REPLAY_SECONDS": "0.5",
     "HAYSTREAM_SLOW_READER_SECONDS": "2",
     "HAYSTREAM_DRAIN_SECONDS": "0.2",
+    "HAYSTREAM_GATEWAY_RECONNECT_SECONDS": "0",
+    # With several arenas glibc's allocator keeps pages, of which a few bytes are in use, for tens of MiB more.
+    "MALLOC_ARENA_MAX": "1",
 }
 
 SETTLE_SECONDS = 15.0  # what the kernel, gRPC's timers and threads without work take to be done, and much more
@@ -135,6 +139,8 @@ async def target(**settings: str) -> AsyncGenerator[Target]:
         )
         channel = await stack.enter_async_context(called(service.address))
         await _ready(channel)
+        async with httpx.AsyncClient(base_url=f"http://{gateway.address}") as browser:
+            assert (await browser.get("/pipelines")).is_success  # it is connected to the service from here on
         yield Target(service, gateway, channel)
     assert not service.complaints
     assert not gateway.complaints
