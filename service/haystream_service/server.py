@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -19,6 +18,7 @@ from haystream_service.chat import ChatServicer, Limits
 from haystream_service.decoding import Decoding
 from haystream_service.failure import failure_of
 from haystream_service.images import ImageFetcher
+from haystream_service.listening import listening_server
 from haystream_service.logs import Secrets
 from haystream_service.metadata_limit import BoundedMetadata
 from haystream_service.pipelines.build_threads import BuildThreads
@@ -38,6 +38,7 @@ from haystream_service.run.writer import Patience
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import grpc.aio
     from structlog.typing import FilteringBoundLogger
 
     from haystream_service.settings import Settings
@@ -161,7 +162,7 @@ def _images(settings: Settings) -> ImageFetcher:
 
 
 def _server(servicer: ChatServicer, watch_of_health: health.aio.HealthServicer) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=[BoundedMetadata(), Decoding()], options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    server = listening_server([BoundedMetadata(), Decoding()], OPTIONS)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(watch_of_health, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
