@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ LOOK_SECONDS = 0.2
 SPARE_THREADS = 4  # gRPC's own threads come and go with what there is to do
 
 DEFECT = re.compile(rb"Traceback|defect|\[error|\[critical|Segmentation|Check failed")
-MAX_COMPLAINTS = 20
+MAX_COMPLAINTS = 150  # lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,11 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A process that serves, and the lines in which it has spoken of defects."""
+    """A process that serves, and what it has said once it had spoken of a defect."""
 
     address: str
     process: asyncio.subprocess.Process
-    complaints: deque[str]
+    complaints: list[str]
 
     def footprint(self) -> Footprint:
         """Look from outside."""
@@ -166,7 +165,7 @@ async def _ready(channel: grpc.aio.Channel) -> None:
 @asynccontextmanager
 async def _serving(module: str, **settings: str) -> AsyncGenerator[Command]:
     async with started(module, **settings) as process:
-        command = Command(await address_of(process), process, deque(maxlen=MAX_COMPLAINTS))
+        command = Command(await address_of(process), process, [])
         reading = asyncio.create_task(_read_log(command))
         try:
             yield command
@@ -180,5 +179,5 @@ async def _serving(module: str, **settings: str) -> AsyncGenerator[Command]:
 async def _read_log(command: Command) -> None:
     assert command.process.stderr is not None
     async for line in command.process.stderr:
-        if DEFECT.search(line):
+        if len(command.complaints) < MAX_COMPLAINTS and (command.complaints or DEFECT.search(line)):
             command.complaints.append(line.decode(errors="replace"))
