@@ -12,8 +12,8 @@ import pytest
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import served
-from tests.test_caller_keys import until_ready
 from tests.processes import address_of, started
+from tests.test_caller_keys import until_ready
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,8 +9,8 @@ import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from tests.calls import kinds_of
-from tests.test_caller_keys import until_ready
 from tests.processes import address_of, started
+from tests.test_caller_keys import until_ready
 
 if TYPE_CHECKING:
     from pathlib import Path

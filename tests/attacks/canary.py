@@ -6,10 +6,9 @@ import asyncio
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
@@ -19,6 +18,8 @@ from tests.calls import all_events, kinds_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    import grpc.aio
+
     from tests.attacks.target import Rest, Target
 
     Attack = Callable[["Canary"], Awaitable[object]]
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 # cores that the service, the attacker and the rest of the machine share.
 GAP_SECONDS = 5.0
 
-# What may stay of memory after a repeated attack. The attack was there before, so that what is made once is made: gRPC's
-# threads and pools, Python's caches. How much the allocator can hand back then differs by a few MiB with what else lies
-# on the same pages; a leak grows with the rounds.
+# What may stay of memory after a repeated attack. The attack was there before, so that what is made once is made, such
+# as gRPC's threads and pools and Python's caches. How much the allocator can hand back then differs by a few MiB with
+# what else lies on the same pages; a leak grows with the rounds.
 MEMORY_TOLERANCE_BYTES = 8 << 20
 
 
@@ -41,6 +42,12 @@ class Canary:
     events: list[chat_pb2.Event] = field(default_factory=list[chat_pb2.Event])
     longest_gap_seconds: float = 0.0
     chats: int = 0
+
+    async def is_answered(self) -> None:
+        """Wait until a question is answered that is asked from now on."""
+        enough = self.chats + 2
+        while self.chats < enough:
+            await self.speaks()
 
     async def speaks(self) -> None:
         """Wait for its next word."""
@@ -108,7 +115,7 @@ async def _attacked(target: Target, attack: Attack, rounds: int, comes_anew: boo
     async with canary(target, comes_anew=comes_anew) as seen:
         for _ in range(rounds):
             await attack(seen)
-            await seen.speaks()
+            await seen.is_answered()
     return seen
 
 
@@ -163,7 +170,7 @@ def _check(seen: Canary) -> None:
     assert kinds_of(seen.events[:1]) == ["started"]
     assert kinds_of(seen.events[-1:]) == ["finished"]
     numbers = [event.seq for event in seen.events if not event.HasField("heartbeat")]
-    assert all(one < next_one for one, next_one in zip(numbers, numbers[1:], strict=False))
+    assert all(one < next_one for one, next_one in pairwise(numbers))
     words = "".join(event.text.delta for event in seen.events).split()
     assert words == [str(number) for number in range(1, len(words) + 1)]
     assert seen.longest_gap_seconds < GAP_SECONDS

@@ -30,10 +30,10 @@ CONVERSATIONS: Sequence[Sequence[bytes]] = (
     (
         PREFACE,
         frame(Type.SETTINGS),
-        in_frames(1, head("ListPipelines")),
+        in_frames(1, head(b"ListPipelines")),
         frame(Type.DATA, message_of(chat_pb2.ListPipelinesRequest()), flags=END_STREAM, stream=1),
         frame(Type.PRIORITY, bytes(5), stream=3),
-        in_frames(3, head("Cancel")),
+        in_frames(3, head(b"Cancel")),
         frame(Type.WINDOW_UPDATE, (1 << 10).to_bytes(4), stream=3),
         frame(Type.DATA, message_of(chat_pb2.CancelRequest(run_id="none-such")), flags=END_STREAM, stream=3),
     ),
@@ -46,8 +46,15 @@ REQUESTS: Sequence[Sequence[bytes]] = (
     (b"GET /chat?query=tweet HTTP/1.1\r\n", b"Host: localhost\r\n", b"Last-Event-ID: r:1\r\n", b"\r\n"),
     (b"GET /pipelines HTTP/1.1\r\n", b"Host: localhost\r\n", b"\r\n", b"GET /readyz HTTP/1.1\r\n", b"Host: x\r\n\r\n"),
     (b"POST /chat HTTP/1.1\r\n", b"Host: localhost\r\n", JSON, b"Content-Length: %d\r\n\r\n" % len(BODY), BODY),
-    (b"POST /chat HTTP/1.1\r\n", b"Host: localhost\r\n", JSON, b"Transfer-Encoding: chunked\r\n\r\n")
-    + (b"%x\r\n" % len(BODY), BODY, b"\r\n", b"0\r\n\r\n"),
+    (
+        b"POST /chat HTTP/1.1\r\n",
+        b"Host: localhost\r\n",
+        JSON,
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"%x\r\n" % len(BODY),
+        BODY,
+        b"\r\n0\r\n\r\n",
+    ),
     (b"OPTIONS /v1/models HTTP/1.1\r\n", b"Host: localhost\r\n", b"Origin: https://example.org\r\n", b"\r\n"),
 )
 

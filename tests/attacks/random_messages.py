@@ -57,8 +57,8 @@ def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _single(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
-    if field.message_type is not None:
-        return st.deferred(lambda: messages(field.message_type, depth - 1))
+    if (form := field.message_type) is not None:
+        return st.deferred(lambda: messages(form, depth - 1))
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return st.binary(max_size=100) if field.type == FieldDescriptor.TYPE_BYTES else _words()
     return SCALARS[field.cpp_type]

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tests.attacks.target import Target
     from tests.attacks.wire import Header
 
-ROUNDS = 3
+ROUNDS = 2
 
-OK, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = "0", "8", "13", "14"
+OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "0", "8", "12", "13", "14"
 
 TOO_MUCH: dict[str, list[Header]] = {
     "many entries": [(b"x-%d" % number, b"v") for number in range(5000)],
@@ -44,6 +44,7 @@ HARMLESS: dict[str, list[Header]] = {
 }
 
 HEAD = head()
+ASKED = frame(Type.DATA, message_of(chat_pb2.ChatRequest(query="tweet")), flags=END_STREAM, stream=1)
 INSERT = b"\x40"  # into HPACK's dynamic table
 FIRST_INSERTED = b"\xbe"  # one byte that stands for a whole entry
 
@@ -79,10 +80,15 @@ async def test_odd_metadata_do_no_harm(attacked: Target) -> None:
     await _withstood(attacked, [chat(1, "tweet", headers) for headers in HARMLESS.values()], {OK})
 
 
+async def test_a_path_that_is_no_text_ends_nothing(attacked: Target) -> None:
+    """One such call would end gRPC's own server; it is told that there is no such method, as any other."""
+    nowhere = [in_frames(1, head(name)) + ASKED for name in (b"None such", b"\xff\xfe", b"\0")]
+    await _withstood(attacked, nowhere, {UNIMPLEMENTED})
+
+
 async def test_compressed_bombs_do_not_unfold(attacked: Target) -> None:
     """A few bytes of HPACK stand for megabytes; they are refused while they are counted."""
-    asked = frame(Type.DATA, message_of(chat_pb2.ChatRequest(query="tweet")), flags=END_STREAM, stream=1)
-    bombs = [in_frames(1, headers) + asked for headers in COMPRESSED.values()]
+    bombs = [in_frames(1, headers) + ASKED for headers in COMPRESSED.values()]
     await _withstood(attacked, bombs, {RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE})
 
 
@@ -101,7 +107,7 @@ async def _withstood(attacked: Target, bombs: Sequence[bytes], codes: set[str | 
 
     def attack() -> None:
         with ExitStack() as stack:
-            wires = [stack.enter_context(wired(attacked.service.address)) for _ in bombs * 2]
+            wires = [stack.enter_context(wired(attacked.service.address)) for _ in (*bombs, *bombs)]
             for number, (wire, bomb) in enumerate(zip(wires, [*bombs, *bombs], strict=True)):
                 if number < len(bombs):
                     wire.settle()

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 4
 STREAMS = 1000  # on each of them
-ROUNDS = 4
+ROUNDS = 3
+
+# gRPC's core forgets about 100 bytes for each stream that is reset before it was taken (grpcio 1.85.1; 96 to 97 over
+# 64,000 of them), and where they lie its allocator cannot hand back the pages.
+TOLERANCE_BYTES = 24 << 20
 CANCEL = (8).to_bytes(4)
 
 
@@ -48,12 +52,13 @@ async def test_streams_that_are_reset_leave_no_run(attacked: Target, opened: Cal
             if wire.send(resets):
                 wire.settle()  # it has seen them all, or has closed the connection over them
 
-    await withstood(attacked, lambda _: _at_once(attack), rounds=ROUNDS)
+    await withstood(attacked, lambda _: _at_once(attack), rounds=ROUNDS, tolerance_bytes=TOLERANCE_BYTES)
 
 
 async def test_calls_that_are_left_open_end_with_their_connection(attacked: Target) -> None:
-    """Models that would go on for ever stop, and so does what has never asked anything."""
+    """Models that would go on for ever stop, half of them before that; and so does what has never asked anything."""
     address = attacked.service.address
+    resets = b"".join(frame(Type.RST_STREAM, CANCEL, stream=stream) for stream in range(1, 400, 8))
     opened = b"".join(with_a_question(stream) + without_the_message(stream + 2) for stream in range(1, 400, 4))
 
     def attack() -> None:
@@ -61,8 +66,10 @@ async def test_calls_that_are_left_open_end_with_their_connection(attacked: Targ
             wire.settle()
             wire.send(opened)
             wire.settle()
+            wire.send(resets)
+            wire.settle()
 
-    await withstood(attacked, lambda _: _at_once(attack), rounds=ROUNDS)
+    await withstood(attacked, lambda _: _at_once(attack), rounds=ROUNDS, tolerance_bytes=TOLERANCE_BYTES)
 
 
 async def _at_once(attack: Callable[[], None]) -> None:

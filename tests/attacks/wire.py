@@ -53,13 +53,13 @@ def block(headers: Iterable[Header]) -> bytes:
     return b"".join(b"\x10" + string(name) + string(value) for name, value in headers)
 
 
-def head(rpc: str = "Chat", extra: Iterable[Header] = ()) -> bytes:
+def head(rpc: bytes = b"Chat", extra: Iterable[Header] = ()) -> bytes:
     """Return the header block of a call of the service."""
     own = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":authority", b"x"),
-        (b":path", f"/haystream.v1.ChatService/{rpc}".encode()),
+        (b":path", b"/haystream.v1.ChatService/" + rpc),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
     ]
