@@ -67,10 +67,6 @@ class AuditedLog:
     def last_seq(self) -> int:
         return self._log.last_seq
 
-    @property
-    def size_bytes(self) -> int:
-        return self._log.size_bytes
-
     def append(self, entries: Iterable[Entry]) -> None:
         entries = list(entries)
         for entry in entries:
