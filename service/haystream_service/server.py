@@ -7,7 +7,6 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, nullconte
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -41,6 +40,7 @@ from haystream_service.telemetry.rpcs import WatchedRpcs
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
 
+    import grpc.aio
     from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
