@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 import grpc
-import grpc.aio
 
 from haystream_service.rpc import abort, request_id_of
 from haystream_service.status import DEFECT, status_of_refusal
