@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from tests.attacks.target import Rest, Target
+    from tests.attacks.target import Metadata, Rest, Target
 
     Attack = Callable[["Canary"], Awaitable[object]]
 
@@ -65,7 +65,7 @@ async def canary(target: Target, *, comes_anew: bool = True) -> AsyncGenerator[C
     seen = Canary()
     name = secrets.token_hex(4)
     async with called(target.service.address) as channel:
-        listening = asyncio.create_task(_listen(channel, name, seen))
+        listening = asyncio.create_task(_listen(channel, name, seen, target.metadata))
         hushed = asyncio.Event()
         try:
             await _unless_failed(seen.heard.wait(), listening)
@@ -75,7 +75,7 @@ async def canary(target: Target, *, comes_anew: bool = True) -> AsyncGenerator[C
             finally:
                 hushed.set()
                 await asking
-            await _chat(channel, f"hush {name}")
+            await _chat(channel, f"hush {name}", target.metadata)
             await listening
         finally:
             listening.cancel()
@@ -119,8 +119,9 @@ async def _attacked(target: Target, attack: Attack, rounds: int, comes_anew: boo
     return seen
 
 
-async def _listen(channel: grpc.aio.Channel, name: str, seen: Canary) -> None:
-    call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query=f"sing {name}"))
+async def _listen(channel: grpc.aio.Channel, name: str, seen: Canary, metadata: Metadata) -> None:
+    request = chat_pb2.ChatRequest(query=f"sing {name}")
+    call = chat_pb2_grpc.ChatServiceStub(channel).Chat(request, metadata=metadata)
     loop = asyncio.get_running_loop()
     last = loop.time()
     try:
@@ -141,20 +142,21 @@ async def _ask_until(hushed: asyncio.Event, target: Target, channel: grpc.aio.Ch
         await seen.speaks()
         if channel is None:
             async with called(target.service.address) as anew:
-                await _ask(anew)
+                await _ask(anew, target.metadata)
         else:
-            await _ask(channel)
+            await _ask(channel, target.metadata)
         seen.chats += 1
 
 
-async def _ask(channel: grpc.aio.Channel) -> None:
+async def _ask(channel: grpc.aio.Channel, metadata: Metadata) -> None:
     answer = await health_pb2_grpc.HealthStub(channel).Check(READY, timeout=ANSWER_SECONDS)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    assert await _chat(channel, "tweet") == ["started", "finished"]
+    assert await _chat(channel, "tweet", metadata) == ["started", "finished"]
 
 
-async def _chat(channel: grpc.aio.Channel, query: str) -> list[str]:
-    call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query=query), timeout=ANSWER_SECONDS)
+async def _chat(channel: grpc.aio.Channel, query: str, metadata: Metadata) -> list[str]:
+    request = chat_pb2.ChatRequest(query=query)
+    call = chat_pb2_grpc.ChatServiceStub(channel).Chat(request, timeout=ANSWER_SECONDS, metadata=metadata)
     return kinds_of(await all_events(call))
 
 

@@ -8,7 +8,7 @@ import re
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc.aio
 import httpx
@@ -21,6 +21,8 @@ from tests.processes import address_of, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 PIPELINES = Path(__file__).parent / "pipelines"
 READY = health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
@@ -97,11 +99,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service, a gateway in front of it, and a channel to look at the service by."""
+    """A service, a gateway in front of it, and a channel to look at the service by.
+
+    `metadata` is what those send who may call.
+    """
 
     service: Command
     gateway: Command
     channel: grpc.aio.Channel
+    metadata: Metadata = ()
 
     async def rest(self, before: Rest | None = None) -> Rest:
         """Return what is held once that changes no more and is not more than before, or does not get less in time.
@@ -121,14 +127,14 @@ class Target:
 
     async def _look(self) -> Rest:
         call = chat_pb2_grpc.ChatServiceStub(self.channel).Chat(
-            chat_pb2.ChatRequest(pipeline="census", query="?"), timeout=ANSWER_SECONDS
+            chat_pb2.ChatRequest(pipeline="census", query="?"), timeout=ANSWER_SECONDS, metadata=self.metadata
         )
         tasks: dict[str, int] = json.loads(text_of(await all_events(call)))
         return Rest(self.service.footprint(), self.gateway.footprint(), tasks)
 
 
 @asynccontextmanager
-async def target(**settings: str) -> AsyncGenerator[Target]:
+async def target(metadata: Metadata = (), **settings: str) -> AsyncGenerator[Target]:
     """Start a service with its gateway, and end both; neither may have spoken of a defect."""
     async with AsyncExitStack() as stack:
         served = {**SETTINGS, "HAYSTREAM_PIPELINES": str(PIPELINES), "HAYSTREAM_DEFAULT_PIPELINE": "canary"}
@@ -139,8 +145,10 @@ async def target(**settings: str) -> AsyncGenerator[Target]:
         channel = await stack.enter_async_context(called(service.address))
         await _ready(channel)
         async with httpx.AsyncClient(base_url=f"http://{gateway.address}") as browser:
-            assert (await browser.get("/pipelines")).is_success  # it is connected to the service from here on
-        yield Target(service, gateway, channel)
+            assert (
+                await browser.get("/pipelines", headers=metadata)
+            ).is_success  # it is connected to the service from here on
+        yield Target(service, gateway, channel, metadata)
     assert not service.complaints
     assert not gateway.complaints
 
