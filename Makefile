@@ -26,7 +26,7 @@ certs: $(VENV)/.run ## Make a development CA and certificates in certs/, and say
 	@$(BIN)/python tools/certs.py
 
 test: $(VENV)/.dev ## Run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-generations: $(GENERATIONS:%=tests-on-%) ## Run the front-door tests on three generations of Haystack
 

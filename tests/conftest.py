@@ -27,7 +27,9 @@ from haystream_service.settings import Settings as ServiceSettings
 from tests import image_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from structlog.typing import EventDict
 
     from haystream_service.run.runs import Runs
     from haystream_service.telemetry.tracing import Traces
@@ -156,6 +158,16 @@ async def echo(tmp_path: Path) -> AsyncIterator[Served]:
     shutil.copy(SHIPPED / "echo.py", tmp_path)
     async with served(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def lines() -> Iterator[list[EventDict]]:
+    """What is logged, at level info as an operator has it."""
+    before = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+    structlog.configure(wrapper_class=before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -96,7 +96,7 @@ async def test_where_nothing_is_configured_everybody_is_anyone(ways: Ways) -> No
     """Whatever is sent."""
     async with authenticating(ways.settings(), Heard().log) as authenticator:
         for authorization in ([], ["Bearer x"], ["Basic x", "x"]):
-            assert await authenticator.principal_of(authorization, GATEWAY) is ANYONE
+            assert await authenticator.principal_of(authorization, GATEWAY) == ANYONE
 
 
 async def test_each_way_of_saying_who_calls_has_a_name_and_rights_of_its_own(all_ways: Authenticator) -> None:

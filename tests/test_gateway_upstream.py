@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from tests.conftest import Browser
+    from tests.conftest import Browser, Served
     from tests.fakes import Stage
 
 SPIFFE_ID = "spiffe://haystream.local/gateway"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # https://www.rfc-editor.org/rfc/rfc9113.html#section-3.4
+HEADERS = 1
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -304,24 +307,23 @@ COMPLETION = {"model": "echo", "messages": [{"role": "user", "content": "q"}]}
 # Another address
 
 
-async def test_a_chat_that_a_draining_service_refuses_goes_to_another_by_itself(stage: Stage) -> None:
+async def test_a_chat_that_a_draining_service_refuses_goes_to_another_by_itself(echo: Served, stage: Stage) -> None:
     """Its caller sees nothing of it, and it runs once."""
-    stage.chunks = 1
     stack = AsyncExitStack()
-    draining = await stack.enter_async_context(served(default_pipeline="fake", drain_seconds=20))
-    async with grpc.aio.insecure_channel(draining.address) as channel, served(default_pipeline="fake") as other:
+    draining = await stack.enter_async_context(served(default_pipeline="fake", drain_seconds=60))
+    async with grpc.aio.insecure_channel(draining.address) as channel:
         call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="long"))
         await stage.waiting.wait()
         watch = asyncio.create_task(all_events(call))
         closing = asyncio.create_task(stack.aclose())
-        async with browsed(f"ipv4:{draining.address},{other.address}") as browser:
+        async with browsed(f"ipv4:{draining.address},{echo.address}") as browser:
             await refuses(draining.address)
-            stage.proceed.set()
             for _ in range(6):
                 assert (await asked(browser))[-1] == "end"
+        stage.proceed.set()
         assert kinds_of(await watch)[-1] == "finished"
         await closing
-    assert len(stage.received) == 7
+    assert [received["query"] for received in stage.received] == ["long"]
 
 
 async def refuses(address: str) -> None:
@@ -335,6 +337,37 @@ async def refuses(address: str) -> None:
             except grpc.aio.AioRpcError as error:
                 if error.code() is UNAVAILABLE:
                     return
+
+
+@asynccontextmanager
+async def hanging_up() -> AsyncGenerator[tuple[str, list[bytes]]]:
+    """Run something that speaks HTTP/2 until a call has come, and hangs up then; yield its address, and the calls."""
+    calls: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not calls:  # once is enough
+            await reader.readexactly(len(PREFACE))
+            writer.write(SETTINGS)
+            head = bytes(9)  # length, kind, flags, stream
+            while head[3] != HEADERS:
+                head = await reader.readexactly(len(head))
+                await reader.readexactly(int.from_bytes(head[:3]))
+            calls.append(head)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", calls
+
+
+async def test_a_chat_whose_connection_is_lost_before_the_first_word_goes_to_another_by_itself() -> None:
+    """As when a service is killed, or its machine."""
+    service = Scripted()
+    async with hanging_up() as (lost, calls), scripted(service) as address:
+        async with browsed(f"ipv4:{lost},{address}") as browser:
+            while not calls:
+                assert await asked(browser) == ["metadata", "end"]
+    assert len(calls) == 1
 
 
 async def test_a_chat_that_is_refused_everywhere_is_refused_after_four_times() -> None:

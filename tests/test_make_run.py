@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, SHIPPED
+from tools.certs import make
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -96,6 +97,32 @@ async def printed_by(command: str) -> str:
     output, _ = await shell.communicate()
     assert shell.returncode == 0, output.decode()
     return output.decode()
+
+
+async def test_an_encrypted_service_is_called_as_the_gateway_does(settings: dict[str, str], tmp_path: Path) -> None:
+    """With the certificates and the settings of `make certs`; what is printed says with which."""
+    certs = tmp_path / "certs"
+    make(certs)
+    for name, file in (("CERT", "service.pem"), ("KEY", "service.key"), ("CLIENT_CA", "ca.pem")):
+        settings[f"HAYSTREAM_TLS_{name}"] = str(certs / file)
+    async with made(settings, terminal=False) as process:
+        output, _ = await process.communicate()
+    assert process.returncode == 2
+    (line,) = own_lines(output)
+    assert line.startswith("make run: HAYSTREAM_GATEWAY_TLS_CA: ")
+    for name, file in (("CERT", "gateway.pem"), ("KEY", "gateway.key"), ("CA", "ca.pem")):
+        settings[f"HAYSTREAM_GATEWAY_TLS_{name}"] = str(certs / file)
+    async with made(settings) as process:
+        assert process.stdin is not None
+        printed = await output_until(process, b"Ctrl-C stops both.")
+        assert f"grpcurl -cacert {certs}/ca.pem -cert {certs}/gateway.pem -key {certs}/gateway.key " in printed
+        assert "pipelines  echo (default)" in printed
+        async with httpx.AsyncClient() as http:
+            ready = await http.get(f"http://{settings['HAYSTREAM_GATEWAY_LISTEN']}/readyz")
+        assert ready.status_code == 200
+        process.stdin.write(CTRL_C)
+        await process.communicate()
+    assert process.returncode == 0
 
 
 async def test_everything_that_is_printed_works_and_ctrl_c_stops_it_all(settings: dict[str, str]) -> None:

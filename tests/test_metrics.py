@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from haystream.v1 import chat_pb2
 from haystream_service.entrance.binding import AddressInUse
+from haystream_service.run.ending import Disconnected
 from haystream_service.telemetry.exposition import MAX_REQUESTS
 from haystream_service.telemetry.rpc_metrics import code_word
 from tests.calls import all_events
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from haystream_service.run.ending import Ending
+    from haystream_service.run.run import Run
     from tests.conftest import Served
     from tests.fakes import Stage
     from tests.scrape import Scrape
@@ -45,6 +48,25 @@ def codes(scrape: Scrape, method: str) -> dict[str, float]:
     words = scrape.labels("grpc_server_handled_total", "grpc_code")
     found = {word: scrape.total("grpc_server_handled_total", grpc_method=method, grpc_code=word) for word in words}
     return {word: count for word, count in found.items() if count}
+
+
+class Bell:
+    """Follows a run to hear of its ending."""
+
+    leads = False
+
+    def __init__(self, run: Run, ended: asyncio.Event) -> None:
+        self._run = run
+        self._ended = ended
+
+    def wake(self) -> None:
+        """Look."""
+        if self._run.ending is not None and not self._ended.is_set():
+            self._ended.set()
+            asyncio.get_running_loop().call_soon(self._run.leave, self, Disconnected())
+
+    def dismiss(self, ending: Ending) -> None:
+        """Nothing waits for it."""
 
 
 async def services_of(channel: Any) -> str:
@@ -104,6 +126,27 @@ async def test_a_run_is_seen_while_it_goes_on_and_counted_once(stage: Stage) -> 
     assert after.value("haystream_chunks_total", pipeline="fake") == 3
     assert after.value("haystream_first_chunk_seconds_count", pipeline="fake") == 1
     assert after.value("haystream_replay_bytes") > 0
+
+
+async def test_a_run_that_ended_and_is_still_read_counts_once(stage: Stage) -> None:
+    """Its reader is behind, so it is active, and already in the sum of those that ended."""
+    stage.chunks, stage.text = 100, "x" * 200_000
+    stage.proceed.set()
+    async with measured(queue_bytes=100_000_000, replay_bytes=1_000_000) as running:
+        call = running.stub.Chat(chat_pb2.ChatRequest(query="q"))
+        await call.read()
+        [run] = running.runs
+        ended = asyncio.Event()
+        bell = Bell(run, ended)
+        run.join(bell)
+        bell.wake()
+        await ended.wait()
+        scrape = await scraped(running.service)
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    assert scrape.value("haystream_runs_active") == 1
+    assert scrape.value("haystream_chunks_total", pipeline="fake") == 100
+    assert scrape.value("haystream_runs_total", pipeline="fake", ending="STOP") == 1
 
 
 async def test_what_has_not_happened_is_there_as_zero(stage: Stage) -> None:
@@ -197,11 +240,15 @@ async def test_health_and_reflection_work_as_before_and_are_counted(stage: Stage
             await health.Check(health_pb2.HealthCheckRequest(service="nobody"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         assert SERVICE in await services_of(running.channel)
+        hurried = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=0.2)
+        await hurried.read()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await hurried.read()
         watch.cancel()
         scrape = await scraped(running.service)
-        while not codes(scrape, "Watch"):
+        while len(codes(scrape, "Watch")) < 2:
             scrape = await scraped(running.service)
-    assert codes(scrape, "Watch") == {"Canceled": 1}
+    assert codes(scrape, "Watch") == {"Canceled": 1, "DeadlineExceeded": 1}
     assert codes(scrape, "Check") == {"NotFound": 1}
     assert codes(scrape, "ServerReflectionInfo") == {"OK": 1}
 

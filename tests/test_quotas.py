@@ -82,6 +82,14 @@ def test_a_rate_holds_for_each_principal_alone_and_may_change() -> None:
     assert rates.wait_seconds("me", 2, 0) == 30
 
 
+def test_the_wait_is_rounded_up_to_what_a_caller_can_be_told() -> None:
+    """A seventh of a minute is no whole number of milliseconds, and who waits that long is not to come too early."""
+    rates = Rates()
+    for _ in range(7):
+        rates.begin("me", 7, 0)
+    assert rates.wait_seconds("me", 7, 0) == 8.572
+
+
 def test_principals_who_have_all_of_it_again_are_forgotten() -> None:
     """There may be millions over time."""
     rates = Rates()
@@ -107,8 +115,9 @@ async def test_runs_at_once_are_counted_for_each_principal() -> None:
     await runs.cancel("1", "me")
     await turns()
     begin(runs, quota, "3")
+    assert runs.principals == 2
     await runs.drain(0)
-    assert len(runs) == 0
+    assert (len(runs), runs.principals) == (0, 0)
 
 
 async def test_the_service_as_a_whole_comes_first() -> None:

@@ -20,14 +20,22 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from jwt.algorithms import ECAlgorithm
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_service.entrance.door import Door
 from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import FAKES, served
 from tests.encrypted import Certs, channel_to
+from tests.scrape import scraped
+from tests.scripted import Scripted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from structlog.typing import EventDict
+
+    from haystream_service.errors import Refusal
+    from haystream_service.identity.certificate import PeerCertificate
+    from haystream_service.identity.principal import Principal
     from tests.calls import Complaint
     from tests.conftest import Served
     from tests.fakes import Stage
@@ -346,3 +354,53 @@ async def test_a_certificate_says_who_calls_and_a_token_beside_it_counts_for_mor
             stub = chat_pb2_grpc.ChatServiceStub(channel)
             complaint = await refused(stub.Cancel(chat_pb2.CancelRequest(run_id="r")))
     assert (complaint.code, complaint.reason) == ("UNAUTHENTICATED", "CERTIFICATE_INVALID")
+
+
+async def test_who_is_not_let_in_is_counted_and_told_of(tokens_file: Path, lines: list[EventDict]) -> None:
+    """As the call that it was, with a reason and an id, and without what was sent."""
+    async with served(warm=False, metrics_listen="127.0.0.1:0", tokens_file=tokens_file) as running:
+        metadata = (*bearer("hs_nobody"), ("x-request-id", "mine"))
+        await refused(running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=metadata))
+        scrape = await scraped(running.service)
+    method = {"grpc_service": "haystream.v1.ChatService", "grpc_method": "Chat", "grpc_type": "server_stream"}
+    assert scrape.value("grpc_server_handled_total", grpc_code="Unauthenticated", **method) == 1
+    assert scrape.value("haystream_refusals_total", reason="TOKEN_INVALID") == 1
+    (line,) = (line for line in lines if line["event"] == "refused")
+    assert line == {"event": "refused", "log_level": "info", "reason": "TOKEN_INVALID", "request_id": "mine"}
+    assert "hs_nobody" not in f"{lines}{scrape.text}"
+
+
+class Hearing:
+    """Hears of refusals and defects."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.defects: list[BaseException] = []
+
+    def refused(self, refusal: Refusal, _request_id: str, /) -> None:
+        self.refusals.append(refusal)
+
+    def defect(self, error: BaseException, _request_id: str, /) -> None:
+        self.defects.append(error)
+
+
+class Broken:
+    """Does not tell who calls, but fails."""
+
+    async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
+        raise RuntimeError("swordfish")
+
+
+async def test_a_door_that_is_broken_lets_nobody_in() -> None:
+    """And does not tell its story."""
+    observer = Hearing()
+    server = grpc.aio.server(interceptors=[Door("haystream.v1.ChatService", Broken(), observer)])  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(Scripted(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        complaint = await refused(chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="q")))
+    await server.stop(None)
+    assert (complaint.code, complaint.reason) == ("INTERNAL", "INTERNAL")
+    assert "swordfish" not in complaint.message
+    assert [str(error) for error in observer.defects] == ["swordfish"]

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc.aio
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_gateway.credentials import CredentialsUnusable, channel_credentials, own_token
 from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service import local_model
 from haystream_service.settings import Settings as ServiceSettings
@@ -25,6 +27,8 @@ from haystream_service.settings import complaint_about
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
+
+    from haystream_gateway.upstream import Metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60
@@ -69,6 +73,8 @@ def check(service: ServiceSettings, gateway: GatewaySettings) -> None:
         if port == "0":
             raise CannotRun(f"{name}: choose a port other than 0")
         check_free(name, host.strip("[]"), int(port))
+    if service.tls_cert is not None and not gateway.has_tls:
+        raise CannotRun("HAYSTREAM_GATEWAY_TLS_CA: the service is encrypted; say whose certificates the gateway trusts")
     is_shipped = service.pipelines.resolve() == ROOT / "pipelines"
     if is_shipped and (missing := local_model.missing_packages()):
         raise CannotRun(f"the local model needs {' and '.join(missing)}; `make clean`, then `make run` installs them")
@@ -161,21 +167,38 @@ async def unless_over(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def channel_to(
+    service: ServiceSettings, gateway: GatewaySettings, *options: tuple[str, int]
+) -> tuple[grpc.aio.Channel, Metadata]:
+    """Return a channel to the service, and who calls: as the gateway does. Raises CannotRun."""
+    try:
+        log = structlog.get_logger()
+        credentials, token = channel_credentials(gateway, log).latest(), own_token(gateway, log).latest()
+    except CredentialsUnusable as error:
+        raise CannotRun(str(error)) from None
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    all_options: list[tuple[str, int | str]] = [*NO_PROXY, *options]
+    if credentials is None:
+        return grpc.aio.insecure_channel(service.listen, options=all_options), metadata
+    if gateway.gateway_tls_server_name:
+        all_options.append(("grpc.ssl_target_name_override", gateway.gateway_tls_server_name))
+    return grpc.aio.secure_channel(service.listen, credentials, options=all_options), metadata
+
+
 async def wait_until_ready(service: ServiceSettings, gateway: GatewaySettings) -> None:
     """Wait until the service takes chats and the gateway answers. Raises CannotRun after a minute."""
     try:
         async with asyncio.timeout(READY_SECONDS):
-            await wait_for_service(service.listen)
+            await wait_for_service(service, gateway)
             await wait_for_gateway(gateway.gateway_listen)
     except TimeoutError:
         raise CannotRun(f"not ready after {READY_SECONDS} s; the lines above tell why") from None
 
 
-async def wait_for_service(address: str) -> None:
+async def wait_for_service(service: ServiceSettings, gateway: GatewaySettings) -> None:
     """Wait until the service's health says that it serves."""
-    async with grpc.aio.insecure_channel(
-        address, options=[*NO_PROXY, ("grpc.max_reconnect_backoff_ms", 200)]
-    ) as channel:
+    channel, _ = channel_to(service, gateway, ("grpc.max_reconnect_backoff_ms", 200))
+    async with channel:
         request = health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
         watch = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True)
         async for response in watch:
@@ -199,32 +222,57 @@ async def wait_for_gateway(address: str) -> None:
 
 async def announce(service: ServiceSettings, gateway: GatewaySettings) -> None:
     """Say where everything is, and how to call it."""
-    async with grpc.aio.insecure_channel(service.listen, options=NO_PROXY) as channel:
-        listed = await chat_pb2_grpc.ChatServiceStub(channel).ListPipelines(chat_pb2.ListPipelinesRequest())
-    names = [
-        f"{pipeline.name} (default)" if pipeline.name == listed.default_pipeline else pipeline.name
-        for pipeline in listed.pipelines
-        if pipeline.ready
-    ]
+    names = await names_of_pipelines(service, gateway)
+    encrypted = service.tls_cert is not None
+    how = grpcurl_options(gateway) if encrypted else "-plaintext"
     buf = "buf" if shutil.which("buf") else str(Path(sys.executable).parent.relative_to(ROOT) / "buf")
+    plain = f"{buf} curl --protocol grpc --http2-prior-knowledge -d '{QUESTION}'"
+    buf_curl = "" if encrypted else f"\n  {plain} http://{service.listen}/haystream.v1.ChatService/Chat\n"
     print(
         f"""
 Haystream is ready.
 
   page       http://{gateway.gateway_listen}/
   service    {service.listen} (gRPC with reflection)
-  pipelines  {", ".join(names)}
+  pipelines  {names}
 
-  grpcurl -plaintext -d '{QUESTION}' {service.listen} haystream.v1.ChatService/Chat
-
-  {buf} curl --protocol grpc --http2-prior-knowledge -d '{QUESTION}' http://{service.listen}/haystream.v1.ChatService/Chat
-
+  grpcurl {how} -d '{QUESTION}' {service.listen} haystream.v1.ChatService/Chat
+{buf_curl}
   curl -N --json '{QUESTION}' http://{gateway.gateway_listen}/chat
 
 Ctrl-C stops both.
 """,
         flush=True,
     )
+
+
+async def names_of_pipelines(service: ServiceSettings, gateway: GatewaySettings) -> str:
+    """Return what can be called, or who may know."""
+    channel, metadata = channel_to(service, gateway)
+    async with channel:
+        stub, request = chat_pb2_grpc.ChatServiceStub(channel), chat_pb2.ListPipelinesRequest()
+        try:
+            listed = await stub.ListPipelines(request, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                raise
+            return "told to those who bring a token"
+    return ", ".join(
+        f"{pipeline.name} (default)" if pipeline.name == listed.default_pipeline else pipeline.name
+        for pipeline in listed.pipelines
+        if pipeline.ready
+    )
+
+
+def grpcurl_options(gateway: GatewaySettings) -> str:
+    """Return what lets grpcurl call as the gateway does."""
+    flags = {
+        "-cacert": gateway.gateway_tls_ca,
+        "-cert": gateway.gateway_tls_cert,
+        "-key": gateway.gateway_tls_key,
+        "-servername": gateway.gateway_tls_server_name,
+    }
+    return " ".join(f"{flag} {value}" for flag, value in flags.items() if value)
 
 
 async def stop_all(processes: dict[str, asyncio.subprocess.Process]) -> None:

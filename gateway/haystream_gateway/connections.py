@@ -12,6 +12,8 @@ from haystream_gateway.problems import Code, Problem
 if TYPE_CHECKING:
     from asyncio import TimerHandle, Transport
 
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 
@@ -33,6 +35,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_bytes: int | None = 0  # None while there is no head to come
         self._head_timer: TimerHandle | None = None
+        self._unanswered: list[RequestResponseCycle] = []
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Wait for the first request."""
@@ -40,9 +43,12 @@ class BoundedHeads(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Wait no more, and tell all requests whose answers are to come: uvicorn tells the newest alone."""
         self._head_is_there()
         super().connection_lost(exc)
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless it is too much."""
@@ -63,6 +69,8 @@ class BoundedHeads(HttpToolsProtocol):
         """Wait no more."""
         self._head_is_there()
         super().on_headers_complete()
+        cycles = (*self._unanswered, self.cycle)  # uvicorn's is None before the first
+        self._unanswered = [cycle for cycle in cycles if cycle and not cycle.response_complete]
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the shape of all refusals."""

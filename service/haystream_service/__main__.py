@@ -87,16 +87,11 @@ def _greet(settings: Settings, service: Service, log: FilteringBoundLogger) -> N
             log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
         elif service.encryption is None:
             log.warning("there is no encryption: whoever is on the way can read tokens and answers", address=host)
-    others = {
-        "health": (settings.health_listen, service.health_port),
-        "metrics": (settings.metrics_listen, service.metrics_port),
-    }
-    log.info(
-        "serving",
-        address=f"{host}:{service.port}",
-        pipelines=str(settings.pipelines),
-        **{name: f"{at.rpartition(':')[0]}:{port}" for name, (at, port) in others.items() if port is not None},
-    )
+    log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
+    if service.health_port is not None:
+        log.info("health", at=f"{settings.health_listen.rpartition(':')[0]}:{service.health_port}")
+    if service.metrics_port is not None:
+        log.info("metrics", url=f"http://{settings.metrics_listen.rpartition(':')[0]}:{service.metrics_port}/metrics")
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, nullconte
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -20,6 +19,7 @@ from haystream_service.entrance.decoding import Decoding
 from haystream_service.entrance.door import Door
 from haystream_service.entrance.encryption import Encryption, certificate_of, encryption_of
 from haystream_service.entrance.health import NOT_SERVING, SERVICE_NAME, health_port, keep_readiness, new_health
+from haystream_service.entrance.listening import listening_server
 from haystream_service.entrance.metadata_limit import BoundedMetadata
 from haystream_service.entrance.transport import options_of
 from haystream_service.identity.authentication import Authenticator, authenticating
@@ -40,6 +40,7 @@ from haystream_service.telemetry.rpcs import WatchedRpcs
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
 
+    import grpc.aio
     from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
@@ -174,7 +175,7 @@ def _exposed(address: str, registry: CollectorRegistry) -> Generator[int | None]
 
 
 def _server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=interceptors, options=options_of(settings))  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    server = listening_server(interceptors, options_of(settings))
     if settings.reflection:
         reflection.enable_server_reflection(SERVICES, server)
     return server

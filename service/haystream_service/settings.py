@@ -181,6 +181,6 @@ def complaint_about(error: ValidationError) -> str:
     """Return one line that names the first setting which makes no sense."""
     first = error.errors(include_url=False)[0]
     if not first["loc"]:  # what does not belong together
-        return str(first["ctx"]["error"])
+        return str(first.get("ctx", {}).get("error"))
     name = "_".join(str(part) for part in first["loc"]).upper()
     return f"HAYSTREAM_{name}: {first['msg']} (it is {first['input']!r})"

@@ -50,16 +50,16 @@ OPENING = PREFACE + frame(Type.SETTINGS)
 
 def block(headers: Iterable[Header]) -> bytes:
     """Return headers as they are, compressed by nothing."""
-    return b"".join(b"\x10" + _string(name) + _string(value) for name, value in headers)
+    return b"".join(b"\x10" + string(name) + string(value) for name, value in headers)
 
 
-def head(rpc: str = "Chat", extra: Iterable[Header] = ()) -> bytes:
+def head(rpc: bytes = b"Chat", extra: Iterable[Header] = ()) -> bytes:
     """Return the header block of a call of the service."""
     own = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":authority", b"x"),
-        (b":path", f"/haystream.v1.ChatService/{rpc}".encode()),
+        (b":path", b"/haystream.v1.ChatService/" + rpc),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
     ]
@@ -128,7 +128,8 @@ class Wire:
         return True
 
     def settle(self) -> None:
-        """Acknowledge the service's settings, and know that it has heard of it."""
+        """Acknowledge the service's settings, and know that it has seen all that was sent, or has closed."""
+        self.answers.is_ponged = False
         self._read_until(lambda answers: answers.is_greeted)
         self.send(frame(Type.PING, b"settled?"))
         self._read_until(lambda answers: answers.is_ponged)
@@ -187,7 +188,8 @@ def wired(address: str, opening: bytes = OPENING) -> Generator[Wire]:
         yield wire
 
 
-def _string(text: bytes) -> bytes:
+def string(text: bytes) -> bytes:
+    """Return text as HPACK writes it."""
     return _number(len(text), 7) + text
 
 

@@ -7,6 +7,13 @@ export class Refusal extends Error {
   }
 }
 
+let token = "";
+
+/** Say with every call from now on who asks; without a token, nothing. */
+export function identify(as) {
+  token = as;
+}
+
 export const listPipelines = () => json("pipelines");
 
 export const describePipeline = (name) => json(`pipelines/${encodeURIComponent(name)}`);
@@ -32,8 +39,9 @@ async function json(address) {
   return (await answered(address)).json();
 }
 
-async function answered(address, options) {
-  const response = await fetch(address, options);
+async function answered(address, options = {}) {
+  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  const response = await fetch(address, { ...options, headers });
   if (response.ok) return response;
   throw new Refusal(response.status, await response.json().catch(() => ({}))); // a proxy's answer is not always JSON
 }

@@ -35,6 +35,7 @@ export class Catalogue {
       isSettled = pipelines.every(({ ready, error }) => ready || error);
       this.onState(null);
     } catch (error) {
+      isSettled = error.status === 401; // until somebody says who asks
       this.onState(error);
     }
     clearTimeout(this.timer);

@@ -5,6 +5,7 @@ import { Catalogue } from "./catalogue.js";
 import { Conversation } from "./conversation.js";
 import { at } from "./elements.js";
 import { Following } from "./following.js";
+import { Identity } from "./identity.js";
 import * as panel from "./panel.js";
 import { GRACE_SECONDS, Lost, framesOf, newRunId } from "./run.js";
 import { Settings } from "./settings.js";
@@ -14,6 +15,7 @@ import { TurnView } from "./turn-view.js";
 
 const conversation = Conversation.restored();
 const settings = new Settings(conversation.settings, () => conversation.save());
+const identity = new Identity(() => catalogue.refresh());
 const catalogue = new Catalogue(conversation, settings, sayHowItIs);
 const following = new Following(at("newest"), panel.isOpen);
 let running = null; // {turn, view, controller} of the answer that is coming
@@ -101,7 +103,7 @@ async function read(turn, view, request) {
 
 function fail(turn, error, request) {
   turn.fail(error.reason === "RUN_NOT_FOUND" ? lostWords(turn) : wordsOf(error));
-  const wrong = request && settings.complain(error);
+  const wrong = identity.complain(error) ?? (request && settings.complain(error));
   if (wrong) panel.showField(wrong);
 }
 
@@ -175,7 +177,10 @@ function rest() {
 }
 
 function sayHowItIs(error) {
-  if (!running) say(error ? wordsOf(error) : "ready", error ? "trouble" : "calm");
+  if (running) return;
+  say(error ? wordsOf(error) : "ready", error ? "trouble" : "calm");
+  const missing = error && identity.complain(error);
+  if (missing) panel.showField(missing);
 }
 
 function wordsOf(error) {

@@ -12,9 +12,8 @@ from haystream_service.entrance.refusing import answer_of, like, refuse
 from haystream_service.errors import MalformedMessage
 
 if TYPE_CHECKING:
-    from haystream_service.entrance.refusing import Continuation, Handler
+    from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
     from haystream_service.rpc import Context
-    from haystream_service.telemetry.observer import Observer
 
 
 class Decoding(grpc.aio.ServerInterceptor):
@@ -23,7 +22,7 @@ class Decoding(grpc.aio.ServerInterceptor):
     The RPCs whose requests are streams, as reflection's, are left as they are.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: RefusalObserver) -> None:
         self._observer = observer
 
     async def intercept_service(

@@ -16,11 +16,10 @@ from haystream_service.identity.principal import ANYONE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from haystream_service.entrance.refusing import Continuation, Handler
+    from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
     from haystream_service.identity.certificate import PeerCertificate
     from haystream_service.identity.principal import Principal
     from haystream_service.rpc import Context
-    from haystream_service.telemetry.observer import Observer
 
     CertificateOf: TypeAlias = Callable[[Context], PeerCertificate | None]
     End: TypeAlias = Callable[[Context], Awaitable[NoReturn]]
@@ -49,7 +48,7 @@ class Door(grpc.aio.ServerInterceptor):
         self,
         service: str,
         authenticator: Authenticator,
-        observer: Observer,
+        observer: RefusalObserver,
         certificate_of: CertificateOf | None = None,
     ) -> None:
         self._prefix = f"/{service}/"

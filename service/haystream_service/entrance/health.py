@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from haystream.v1 import chat_pb2
 from haystream_service.entrance.binding import bind
+from haystream_service.entrance.listening import listening_server
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,7 +66,7 @@ async def health_port(
     if not address:
         yield None
         return
-    server = grpc.aio.server(options=OPTIONS)  # pyright: ignore[reportUnknownMemberType]  # half typed in its stubs
+    server = listening_server((), OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     if has_reflection:
         reflection.enable_server_reflection((health.SERVICE_NAME, reflection.SERVICE_NAME), server)

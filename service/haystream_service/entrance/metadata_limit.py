@@ -19,8 +19,7 @@ from haystream_service.errors import TooMuchMetadata
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from haystream_service.entrance.refusing import Continuation, Handler
-    from haystream_service.telemetry.observer import Observer
+    from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
 
     Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -30,7 +29,7 @@ ENTRY_BYTES = 32  # what HTTP/2 counts for each entry beside its name and value 
 class BoundedMetadata(grpc.aio.ServerInterceptor):
     """Refuses calls with too much metadata before anything looks at them."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: RefusalObserver) -> None:
         self._observer = observer
 
     async def intercept_service(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 import grpc
-import grpc.aio
 
 from haystream_service.rpc import abort, request_id_of
 from haystream_service.status import DEFECT, status_of_refusal
@@ -15,20 +14,29 @@ if TYPE_CHECKING:
 
     from haystream_service.errors import Refusal
     from haystream_service.rpc import Context
-    from haystream_service.telemetry.observer import Observer
 
     Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
     Answer: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
     Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
-async def refuse(observer: Observer, refusal: Refusal, context: Context) -> NoReturn:
+class RefusalObserver(Protocol):
+    """Who has to know of what was refused."""
+
+    def refused(self, refusal: Refusal, request_id: str, /) -> None:
+        """Hear that a call was refused."""
+
+    def defect(self, error: BaseException, request_id: str, /) -> None:
+        """Hear of a defect."""
+
+
+async def refuse(observer: RefusalObserver, refusal: Refusal, context: Context) -> NoReturn:
     """End a call with a refusal."""
     observer.refused(refusal, request_id_of(context))
     await abort(context, status_of_refusal(refusal), {})
 
 
-async def refuse_for_defect(observer: Observer, error: BaseException, context: Context) -> NoReturn:
+async def refuse_for_defect(observer: RefusalObserver, error: BaseException, context: Context) -> NoReturn:
     """End a call that met a defect. Its story is for the log alone."""
     request_id = request_id_of(context)
     observer.defect(error, request_id)

@@ -46,7 +46,7 @@ class Authenticator:
 
         Raises NotAuthenticated and IdentityUnavailable.
         """
-        if not self._asks:
+        if not self._asks:  # all of them are one, and share what one may
             return self.rights.named(ANYONE.name)
         if authorization:
             return await self._with_token(_token_in(authorization))

@@ -22,8 +22,8 @@ class RunLog:
     told of each change in size, and answers how much of it the log is to give up: its newest stretch stays even then.
     """
 
-    def __init__(self, limit_bytes: int, claim: Callable[[int], int] = lambda _: 0) -> None:
-        self._claim = claim
+    def __init__(self, limit_bytes: int, claim: Callable[[int], int] | None = None) -> None:
+        self._claim = claim or _uncounted
         self._limit_bytes = limit_bytes
         # The log gives up whole stretches: an eighth of what it may hold at a time.
         self._stretch_bytes = min(JOINED_LIMIT_BYTES, limit_bytes // 8)
@@ -52,7 +52,7 @@ class RunLog:
     def detach(self) -> None:
         """Count no more: nothing is appended, and it lasts as long as its readers."""
         self._claim(-self.size_bytes)
-        self._claim = lambda _: 0
+        self._claim = _uncounted
 
     def after(self, seq: int, limit_bytes: int = sys.maxsize) -> list[Entry]:
         """Return what follows a sequence number, led by a Gap where the log no longer holds all of it.
@@ -94,6 +94,10 @@ class RunLog:
         if surplus:
             self._dropped_seq = self._stretches[surplus - 1].last_seq
             del self._stretches[:surplus]
+
+
+def _uncounted(_: int) -> int:
+    return 0
 
 
 def _last_seq(stretch: Stretch) -> int:

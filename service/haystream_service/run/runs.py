@@ -79,6 +79,11 @@ class Runs:
         """How many calls read a run."""
         return len(self._readers)
 
+    @property
+    def principals(self) -> int:
+        """How many principals have runs."""
+        return len(self._of_principal)
+
     def admit(self, principal: str, quota: Quota) -> None:
         """Raise where a new run, or its first reader, has no place. It costs the principal nothing.
 

@@ -10,12 +10,13 @@ from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
 
 from tests.fakes import pipeline_of, tell
 
-PACE_SECONDS = 0.02
+PACE_SECONDS = 0.05
+SHOUT = "A" * 10_000
 
 
 @component
 class Canary:
-    """`sing NAME` counts until `hush NAME`."""
+    """`sing NAME` counts until `hush NAME`, and `shout` goes on for ever, as fast as it is read."""
 
     def __init__(self) -> None:
         self._songs: dict[str, asyncio.Event] = {}
@@ -33,6 +34,9 @@ class Canary:
             await self._sing(name, streaming_callback)
         elif word == "hush":
             self._songs[name].set()
+        elif word == "shout":
+            while True:
+                await tell(streaming_callback, StreamingChunk(content=SHOUT, index=0))
         return {"replies": [ChatMessage.from_assistant(query, meta={"finish_reason": "stop"})]}
 
     async def _sing(self, name: str, streaming_callback: StreamingCallbackT | None) -> None:
