@@ -29,6 +29,7 @@ from tests.calls import all_events
 from tests.conftest import ROOT, browsed, served
 from tests.encrypted import Certs, channel_to
 from tests.scrape import scraped
+from tests.test_rolling_restart import OPTIONS as PROVEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,11 +234,12 @@ def test_the_least_for_an_internal_service_is_enough() -> None:
 
 
 async def test_the_channel_of_callers_takes_turns(stage: Stage) -> None:
-    """As it stands: gRPC takes the configuration, asks for health, and calls."""
+    """As it stands: it is the one with which a rolling restart loses nothing, and gRPC takes it."""
     stage.proceed.set()
     [text] = [block for block in blocks("python") if "SERVICE_CONFIG" in block]
     names: dict[str, Any] = {}
     exec(text, names)  # noqa: S102 - what the page shows
+    assert names["OPTIONS"] == PROVEN
     options = [*names["OPTIONS"], ("grpc.enable_http_proxy", 0)]
     async with (
         served(default_pipeline="fake") as running,
