@@ -41,7 +41,10 @@ SETTINGS = {
 
 SETTLE_SECONDS = 15.0  # what the kernel, gRPC's timers and threads without work take to be done, and much more
 LOOK_SECONDS = 0.2
-SPARE_THREADS = 4  # gRPC's own threads come and go with what there is to do
+
+# gRPC's own threads come and go with what there is to do, and so do the 40 of the gateway's pool.
+SPARE_THREADS = 4
+POOL_THREADS = 40
 
 DEFECT = re.compile(rb"Traceback|defect|\[error|\[critical|Segmentation|Check failed")
 MAX_COMPLAINTS = 150  # lines
@@ -56,10 +59,10 @@ class Footprint:
     connections: int
     memory_bytes: int
 
-    def exceeds(self, other: Footprint) -> bool:
+    def exceeds(self, other: Footprint, spare_threads: int = SPARE_THREADS) -> bool:
         """Whether there is more here than elsewhere of what can be counted."""
         return (
-            self.threads > other.threads + SPARE_THREADS
+            self.threads > other.threads + spare_threads
             or self.descriptors > other.descriptors
             or self.connections > other.connections
         )
@@ -77,7 +80,7 @@ class Rest:
         """Whether there is more here than elsewhere of what can be counted."""
         return (
             self.service.exceeds(other.service)
-            or self.gateway.exceeds(other.gateway)
+            or self.gateway.exceeds(other.gateway, SPARE_THREADS + POOL_THREADS)
             or any(count > other.tasks.get(name, 0) for name, count in self.tasks.items())
         )
 
