@@ -57,7 +57,7 @@ class Means:
                 **(await stack.enter_async_context(taking_spans()) if self.is_traced else {}),
             }
             process, port = await stack.enter_async_context(service(settings, self.command, way))
-            lane = ScrapedLane((process,), partial(grpc_lines, port, way=way), metrics_port=metrics_port)  # type: ignore[arg-type]  # as `lane`
+            lane = ScrapedLane((process,), partial(grpc_lines, port, way=way), metrics_port=metrics_port)
             stack.callback(lane.hang_up)
             yield lane
 

@@ -157,9 +157,9 @@ SAFETY_ROWS = (
     Row(
         name="safety-call",
         title="What safety costs a call",
-        about=f"{CHATS} calls of Chat that bring one word, and {LISTS:,} of ListPipelines, one after another, on an open "
-        "connection. JSON Web Tokens are signed with RS256; the service checks a signature once, and remembers what "
-        f"it said. {MEANS}",
+        about=f"{CHATS} calls of Chat that bring one word, and {LISTS:,} of ListPipelines, one after another, on an "
+        "open connection. JSON Web Tokens are signed with RS256; the service checks a signature once, and "
+        f"remembers what it said. {MEANS}",
         entrants=PER_CALL,
         trial=scraped(calling),
         chart=CPU_CHAT,

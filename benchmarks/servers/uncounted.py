@@ -64,7 +64,7 @@ def without_counters(holdings: Holdings, services: Iterable[str]) -> Metrics:
 
 
 if __name__ == "__main__":
-    haystream_service.run.queue.Pace = Unpaced  # type: ignore[misc]  # before the composition, as are these
-    haystream_service.server.metrics_of = without_counters
-    haystream_service.server.WatchedRpcs = Unwatched  # type: ignore[misc,assignment]
+    haystream_service.run.queue.Pace = Unpaced  # type: ignore[attr-defined]  # before it is composed, as these
+    haystream_service.server.metrics_of = without_counters  # type: ignore[attr-defined]
+    haystream_service.server.WatchedRpcs = Unwatched  # type: ignore[attr-defined,assignment]
     main()
