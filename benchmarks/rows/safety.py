@@ -18,7 +18,7 @@ from benchmarks.contestants.safe import (
     UNCOUNTED,
     ScrapedLane,
 )
-from benchmarks.measures import Excess, Measure, Ratio, percentile
+from benchmarks.measures import Excess, Measure, RoundRatio, percentile
 from benchmarks.order import Order
 from benchmarks.rows.burst import CPU as CPU_CHUNK
 from benchmarks.rows.burst import bursting
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from benchmarks.rows.row import Ground, Trial
 
 BURST_STREAMS = 20
-BURST_WORDS = 100_000
+BURST_WORDS = 60_000
 PACED_STREAMS = 100
-PACED_SECONDS = 8
+PACED_SECONDS = 5
 CHATS = 400
 LISTS = 2000
 LIST = "/haystream.v1.ChatService/ListPipelines"
@@ -108,14 +108,14 @@ async def listing(line: GrpcLine) -> GrpcStream:
 def all_within(measure: Measure) -> tuple[Target, ...]:
     """Return the targets of a chunk."""
     return (
-        Ratio(
+        RoundRatio(
             "TLS and metrics under 10 % of a chunk",
             measure,
             "haystream-tls-metrics",
             "haystream-uncounted",
             at_most=1.1,
         ),
-        Ratio("metrics alone under 5 %", measure, "haystream-metrics", "haystream-uncounted", at_most=1.05),
+        RoundRatio("metrics alone under 5 %", measure, "haystream-metrics", "haystream-uncounted", at_most=1.05),
     )
 
 
@@ -138,7 +138,7 @@ SAFETY_ROWS = (
         trial=scraped(bursting("mock", BURST_STREAMS, BURST_WORDS)),
         chart=CPU_CHUNK,
         targets=all_within(CPU_CHUNK),
-        rounds=7,
+        rounds=15,
         is_profiled=False,
     ),
     Row(
