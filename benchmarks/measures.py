@@ -119,6 +119,25 @@ class Excess:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundRatio:
+    """A contestant's value over another's of the same round, in the median: for differences below a machine's moods."""
+
+    aim: str
+    measure: Measure
+    of: str
+    to: str
+    at_most: float
+
+    def judge(self, figures: Figures) -> Verdict | None:
+        """Compare round by round."""
+        if not are_known(figures, self.measure, self.of, self.to):
+            return None
+        pairs = zip(figures[self.of][self.measure].values, figures[self.to][self.measure].values, strict=True)
+        ratio = median(one / (other or math.nan) for one, other in pairs)
+        return Verdict(self.aim, f"{ratio:.2f} x, by rounds", ratio <= self.at_most)
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """A bound on a contestant's median. One of the limits is set."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from benchmarks.contestants.health import is_open, is_serving, until
 from benchmarks.contestants.lane import InProcessLane, Lane, ServedLane
 from benchmarks.process import PIPELINES, module, running, script
-from benchmarks.readers.grpc_line import grpc_lines, no_key
+from benchmarks.readers.grpc_line import IN_THE_CLEAR, grpc_lines, no_key
 from benchmarks.readers.http_line import EventStream, PlainStream, http_lines
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from benchmarks.process import ServerProcess
-    from benchmarks.readers.grpc_line import Keys
+    from benchmarks.readers.grpc_line import Keys, Way
 
 Environment: TypeAlias = "Mapping[str, str]"
 Start: TypeAlias = "Callable[[Environment], AbstractAsyncContextManager[Lane]]"
@@ -75,9 +75,9 @@ async def plain_http(name: str, environment: Environment) -> AsyncGenerator[Lane
 
 @asynccontextmanager
 async def service(
-    environment: Environment, command: Sequence[str] = SERVICE
+    environment: Environment, command: Sequence[str] = SERVICE, way: Way = IN_THE_CLEAR
 ) -> AsyncGenerator[tuple[ServerProcess, int]]:
-    """Run the service; yield it and its port."""
+    """Run the service; yield it and its port. It is asked that way whether it serves."""
     port = free_port()
     settings = {
         "HAYSTREAM_LISTEN": f"127.0.0.1:{port}",
@@ -88,7 +88,7 @@ async def service(
         **environment,
     }
     async with running("haystream-service", command, settings) as process:
-        await until(partial(is_serving, port), process)
+        await until(partial(is_serving, port, way), process)
         yield process, port
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from grpc_health.v1 import health_pb2
 
 from benchmarks.process import START_SECONDS, ServerFailed
-from benchmarks.readers.grpc_line import grpc_lines
+from benchmarks.readers.grpc_line import IN_THE_CLEAR, grpc_lines
 from benchmarks.readers.stream import Incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from benchmarks.process import ServerProcess
+    from benchmarks.readers.grpc_line import Way
 
 CHECK = "/grpc.health.v1.Health/Check"
 INTERVAL_SECONDS = 0.05
@@ -32,10 +33,10 @@ async def until(question: Callable[[], Awaitable[bool]], server: ServerProcess) 
         raise ServerFailed(f"{server.name} is not ready after {START_SECONDS} s") from None
 
 
-async def is_serving(port: int) -> bool:
+async def is_serving(port: int, way: Way = IN_THE_CLEAR) -> bool:
     """Whether the chat service is healthy."""
     try:
-        (line,) = await grpc_lines(port, 1)
+        (line,) = await grpc_lines(port, 1, way=way)
     except OSError:
         return False
     try:

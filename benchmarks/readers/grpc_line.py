@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
@@ -11,12 +12,13 @@ from benchmarks.readers.stream import Incomplete, Piece
 from haystream.v1 import chat_pb2
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Sequence
 
     from google.protobuf.message import Message
 
     from benchmarks.order import Order
-    from benchmarks.readers.http2 import Http2Stream
+    from benchmarks.readers.http2 import Header, Http2Stream
 
 Keys: TypeAlias = "Callable[[], str]"
 """The key of a caller's own for the next call; empty: the call is on the server's."""
@@ -24,6 +26,40 @@ Keys: TypeAlias = "Callable[[], str]"
 CHAT = "/haystream.v1.ChatService/Chat"
 PREFIX_BYTES = 5  # whether the message is compressed, and its length
 STREAMS_A_CONNECTION = 50
+
+
+def no_key() -> str:
+    """Call on the server's key."""
+    return ""
+
+
+def no_token() -> str:
+    """Call without saying who calls."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How callers come. `token` returns the one for the next call; empty: none. `encryption` None: in the clear."""
+
+    token: Callable[[], str] = no_token
+    encryption: ssl.SSLContext | None = None
+
+    def headers(self, path: str, authority: str) -> list[Header]:
+        """Return those of a call."""
+        headers = [
+            (":method", "POST"),
+            (":scheme", "https" if self.encryption else "http"),
+            (":path", path),
+            (":authority", authority),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        ]
+        token = self.token()
+        return [*headers, ("authorization", f"Bearer {token}")] if token else headers
+
+
+IN_THE_CLEAR = Way()
 
 
 class GrpcStream:
@@ -103,10 +139,11 @@ class GrpcStream:
 class GrpcLine:
     """A connection, or one of the places on a connection that several share."""
 
-    def __init__(self, connection: Http2Connection, authority: str, keys: Keys) -> None:
+    def __init__(self, connection: Http2Connection, authority: str, keys: Keys, way: Way) -> None:
         self.connection = connection
         self._authority = authority
         self._keys = keys
+        self._way = way
 
     def ask(self, pipeline: str, order: Order) -> GrpcStream:
         """Call Chat."""
@@ -115,14 +152,7 @@ class GrpcLine:
 
     def call(self, path: str, message: Message) -> GrpcStream:
         """Call any RPC that takes one message."""
-        headers = (
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", self._authority),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        )
+        headers = self._way.headers(path, self._authority)
         body = message.SerializeToString()
         return GrpcStream(self.connection.request(headers, b"\0" + len(body).to_bytes(4) + body))
 
@@ -131,17 +161,19 @@ class GrpcLine:
         self.connection.close()
 
 
-def no_key() -> str:
-    """Call on the server's key."""
-    return ""
-
-
-async def grpc_lines(port: int, count: int, window: int = LARGEST_WINDOW, keys: Keys = no_key) -> list[GrpcLine]:
+async def grpc_lines(
+    port: int, count: int, window: int = LARGEST_WINDOW, keys: Keys = no_key, way: Way = IN_THE_CLEAR
+) -> list[GrpcLine]:
     """Connect: streams share a few connections, as those of a real client do."""
     loop = asyncio.get_running_loop()
+    name = None if way.encryption is None else "localhost"
     connections = [
-        (await loop.create_connection(lambda: Http2Connection(window), "127.0.0.1", port))[1]
+        (
+            await loop.create_connection(
+                lambda: Http2Connection(window), "127.0.0.1", port, ssl=way.encryption, server_hostname=name
+            )
+        )[1]
         for _ in range(-(-count // STREAMS_A_CONNECTION))
     ]
     authority = f"127.0.0.1:{port}"
-    return [GrpcLine(connections[number % len(connections)], authority, keys) for number in range(count)]
+    return [GrpcLine(connections[number % len(connections)], authority, keys, way) for number in range(count)]

@@ -21,6 +21,7 @@ ENABLE_PUSH, INITIAL_WINDOW_SIZE = 2, 4
 CANCEL = 8
 FRAME_HEAD = struct.Struct(">HBBBI")  # the length takes three bytes: two and one
 HEAD_BYTES = 9
+LONG_TEXT, MORE = 127, 128  # what seven bits hold at most, and the bit that says that more follow
 LARGEST_WINDOW = 2**31 - 1
 FIRST_WINDOW = 65_535  # what a connection has before any WINDOW_UPDATE
 Header = tuple[str, str]
@@ -32,14 +33,24 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
 
 
 def header_block(headers: Iterable[Header]) -> bytes:
-    """Return headers as literals that no table remembers (RFC 7541, 6.2.2); each part is shorter than 127 bytes."""
+    """Return headers as literals that no table remembers (RFC 7541, 6.2.2)."""
     block = bytearray()
     for header in headers:
         block.append(0)
         for part in header:
-            block.append(len(part))
-            block += part.encode()
+            block += length_prefix(len(part)) + part.encode()
     return bytes(block)
+
+
+def length_prefix(length: int) -> bytes:
+    """Return the length of a text that is sent as it is (RFC 7541, 5.1 and 5.2)."""
+    if length < LONG_TEXT:
+        return bytes([length])
+    prefix, rest = bytearray([LONG_TEXT]), length - LONG_TEXT
+    while rest >= MORE:
+        prefix.append(rest % MORE + MORE)
+        rest //= MORE
+    return bytes([*prefix, rest])
 
 
 class Http2Stream:

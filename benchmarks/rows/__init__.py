@@ -12,6 +12,7 @@ from benchmarks.rows.first_word import FIRST_WORD_ROW
 from benchmarks.rows.gateway import GATEWAY_ROWS
 from benchmarks.rows.idle import IDLE_ROW
 from benchmarks.rows.paced import PACED_ROWS
+from benchmarks.rows.safety import SAFETY_ROWS
 from benchmarks.rows.slow_reader import SLOW_READER_ROW
 
 if TYPE_CHECKING:
@@ -27,4 +28,5 @@ ROWS: tuple[Row, ...] = (
     CHURN_ROW,
     *CALLER_KEY_ROWS,
     *GATEWAY_ROWS,
+    *SAFETY_ROWS,
 )

@@ -19,9 +19,10 @@ import uvloop
 from benchmarks.__main__ import RESULTS, allow_many_sockets
 from benchmarks.machine import machine, versions
 from benchmarks.process import ServerFailed
-from benchmarks.soak.access import PLAIN
+from benchmarks.soak.access import safe_access
+from benchmarks.soak.accounts import accounts
 from benchmarks.soak.flatness import Course
-from benchmarks.soak.ground import COUNTED, ground
+from benchmarks.soak.ground import COUNTED, PROVIDED, ground
 from benchmarks.soak.order import Order
 from benchmarks.soak.report import Outcome, report, write
 from benchmarks.soak.samples import Samples, sample_of
@@ -32,7 +33,6 @@ from benchmarks.soak.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.soak.access import Access
     from benchmarks.soak.ground import Ground
     from benchmarks.soak.samples import Sample
     from benchmarks.soak.servers import Server, Servers
@@ -75,7 +75,7 @@ def main() -> None:
     options = options_of(sys.argv[1:])
     allow_many_sockets()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        outcome = runner.run(soak(options, PLAIN))
+        outcome = runner.run(soak(options))
     if options.folder is not None:
         write(options.folder, outcome, options.interval_seconds)
     print(report(outcome, charts=False))
@@ -98,15 +98,15 @@ def options_of(arguments: Sequence[str]) -> Options:
     return Options(found.seconds, found.seed, found.callers, folder)
 
 
-async def soak(options: Options, access: Access) -> Outcome:
+async def soak(options: Options) -> Outcome:
     """Run all of it."""
     began_with, tally, chance = machine(), Tally(), random.Random(options.seed)  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory(prefix="haystream-soak-") as folder:
-        async with serving(Path(folder), options.pace, access) as servers:
+        async with safe_access(Path(folder)) as access, serving(Path(folder), options.pace, access) as servers:
             tally.story_of = servers.logged_about
             async with ground(servers, tally, chance) as stage:
                 say("warms up")
-                await asyncio.gather(Shift(stage).play_each(), fill_threads(stage))
+                await asyncio.gather(Shift(stage).play_each(), fill_pools(stage))
                 before = await settled(servers)
                 say(f"works for {options.seconds:.0f} s, with seed {options.seed}")
                 samples = await at_work(stage, options)
@@ -116,12 +116,13 @@ async def soak(options: Options, access: Access) -> Outcome:
                 Course(server.name, before[server.name], samples.by_server[server.name], after[server.name])
                 for server in steady_of(servers)
             ]
+            booked = await accounts((servers.steady, servers.rolling), tally.seen)
             await stop_all(servers, tally)
             return Outcome(
                 options.seconds,
                 options.seed,
                 tally,
-                [verdict for course in courses for verdict in course.verdicts()],
+                [*(verdict for course in courses for verdict in course.verdicts()), *booked],
                 samples,
                 {server.name: server.stops for server in servers.all},
                 f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -144,16 +145,19 @@ async def at_work(stage: Ground, options: Options) -> Samples:
     return samples
 
 
-async def fill_threads(stage: Ground) -> None:
-    """Have the services make all threads that they may have at work, so that they have them from the beginning."""
+async def fill_pools(stage: Ground) -> None:
+    """Have the service make all threads that it may have at work, so that it has them from the beginning.
+
+    So it does with its first connection to the provider: the event loop opens a file with that, and keeps it.
+    """
     order = Order(words=10, per_second=20)
 
-    async def ask() -> None:
-        asked = stage.asked(order, (COUNTED[1],))
+    async def ask(pipeline: str) -> None:
+        asked = stage.asked(order, (pipeline,))
         async for _ in stage.steady.Chat(asked.request, metadata=stage.metadata):
             pass
 
-    await asyncio.gather(*(ask() for _ in range(POOL_THREADS)))
+    await asyncio.gather(ask(PROVIDED[0]), *(ask(COUNTED[1]) for _ in range(POOL_THREADS)))
 
 
 async def settled(servers: Servers, before: dict[str, Sample] | None = None) -> dict[str, Sample]:

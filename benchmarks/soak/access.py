@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 
+from benchmarks.safeguards import Certificates, Issuer, TokensFile, taking_spans
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from pathlib import Path
 
 OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -17,6 +21,8 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),  # a channel's connections are its own: cutting one cuts nobody else off
 )
+HOST = "localhost"  # whom the certificate is for
+SOON = {"OTEL_BSP_SCHEDULE_DELAY": "500"}  # ms: the first spans are sent before anything is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +50,22 @@ class Access:
         return grpc.aio.secure_channel(target, self.credentials, options=chosen)
 
 
-PLAIN = Access()
+@asynccontextmanager
+async def safe_access(folder: Path) -> AsyncGenerator[Access]:
+    """Encrypt everything between callers, gateways and services, ask who calls, and take the services' spans.
+
+    Who calls over gRPC has a token of the file, and who calls a gateway has a JSON Web Token.
+    """
+    tokens, issuer, certificates = TokensFile(folder), Issuer(folder), Certificates(folder)
+    async with taking_spans() as traced:
+        yield Access(
+            service={**tokens.settings, **issuer.settings, **certificates.settings, **traced, **SOON},
+            gateway={
+                "HAYSTREAM_GATEWAY_TLS_CA": str(certificates.authority_file),
+                "HAYSTREAM_GATEWAY_TLS_SERVER_NAME": HOST,
+            },
+            metadata=(("authorization", f"Bearer {tokens.token}"),),
+            headers={"Authorization": f"Bearer {issuer.token}"},
+            credentials=grpc.ssl_channel_credentials(certificates.authority),
+            authority=HOST,
+        )

@@ -31,6 +31,9 @@ RULES = f"""\
   every connection, file and watch has to be closed.
 - **Open runs** and streams have to be none once all is settled, and so have logs, callers' pipelines and threads that
   nobody waits for.
+- **Metrics**: the runs that a service has counted are those that it has logged since its process began, by pipeline and
+  ending; nothing is active, queued or blocked any more; and whatever ending of a run a caller saw, the service has
+  logged for that run.
 """
 
 

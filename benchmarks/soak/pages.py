@@ -124,6 +124,8 @@ async def completion(ground: Ground, story: Story) -> None:
     story.tally.events += 1
     if word != expected:
         story.fail(f"ended with {word}; only {expected} would do")
+    else:
+        story.saw_ending(FAULTS.get(fault, "STOP"))
     if word == "stop" or streams:
         _check_text(asked.known, text, story, is_agent=asked.request.pipeline == "agent", streams=streams)
 

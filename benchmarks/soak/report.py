@@ -23,9 +23,11 @@ HEAD = """# Soak
 Written by `make soak`. Two services and two gateways, each a process of its own, on the loopback; callers over gRPC,
 server-sent events and `/v1` who read, leave, come back, are cut off, cancel, are slow or stop reading; a provider that
 fails; a pipeline's file that changes, breaks and is mended; and one service and one gateway that are restarted while
-the others serve. Every word carries its number: of each stream it is checked that numbers rise, that every word comes
-exactly once and in order, over joins and resumes (a `gap` hides exactly the words that it names), and that it has
-exactly one ending, of a kind that fits what was done to it.
+the others serve. All that goes to the services is encrypted; callers bring tokens of a file over gRPC, and JSON Web
+Tokens to the gateways; the services are scraped all the time, and send their spans. Every word carries its number: of
+each stream it is checked that numbers rise, that every word comes exactly once and in order, over joins and resumes (a
+`gap` hides exactly the words that it names), and that it has exactly one ending, of a kind that fits what was done to
+it.
 """
 
 
@@ -74,7 +76,7 @@ CHARTS = (
 def report(outcome: Outcome, *, charts: bool = True) -> str:
     """Return the page."""
     tally = outcome.tally
-    parts = [HEAD, _sums(outcome), table(["", "reached", "flat"], [_row(verdict) for verdict in outcome.verdicts])]
+    parts = [HEAD, _sums(outcome), table(["", "reached", "held"], [_row(verdict) for verdict in outcome.verdicts])]
     parts.append(RULES)
     if charts:
         parts += [f"![{chart.title}]({chart.name}.svg)" for chart in CHARTS]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from benchmarks.process import ServerFailed
+from benchmarks.scraping import scrape
 from benchmarks.soak.browser import CutOff, asking
 
 if TYPE_CHECKING:
@@ -63,14 +64,14 @@ class Samples:
 
 
 async def sample_of(server: Server, seconds: float) -> Sample:
-    """Measure a process. Raises one of LOST where it is not there."""
+    """Measure a process, and scrape a service. Raises one of LOST where it is not there."""
     if server.process is None:
         raise ServerFailed(f"{server.name} is not there")
     process = psutil.Process(server.process.process.pid)
     held = await server.held() if server.is_service else {}
     open_runs = held["runs"] if server.is_service else await open_streams(server)
     memory = process.memory_full_info()
-    return Sample(
+    sample = Sample(
         seconds,
         memory.uss / MEBIBYTE,
         memory.rss / MEBIBYTE,
@@ -79,6 +80,9 @@ async def sample_of(server: Server, seconds: float) -> Sample:
         open_runs,
         held,
     )
+    if server.is_service:  # afterwards: a scrape takes a thread and a socket for its time
+        await scrape(server.metrics_port)
+    return sample
 
 
 async def open_streams(gateway: Server) -> int:

@@ -68,7 +68,10 @@ class Pace:
 
 @dataclass(slots=True)
 class Server:
-    """A server at a port of its own, which can be restarted there. `stops` are the seconds that each stop took."""
+    """A server at a port of its own, which can be restarted there.
+
+    `stops` are the seconds that each stop took. `log_begin` is where in its log the process begins that runs now.
+    """
 
     name: str
     port: int
@@ -77,6 +80,8 @@ class Server:
     log: Path
     access: Access
     is_service: bool
+    metrics_port: int = 0
+    log_begin: int = 0
     process: ServerProcess | None = None
     stops: list[float] = field(default_factory=list[float])
     restarts: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
@@ -91,6 +96,7 @@ class Server:
     async def start(self) -> None:
         """Start it, and wait until it serves."""
         log: BinaryIO = self._stack.enter_context(self.log.open("ab"))
+        self.log_begin = self.log.stat().st_size
         process = await self._stack.enter_async_context(running(self.name, self.command, self.environment, log))
         ready = partial(is_serving, self.address, self.access) if self.is_service else partial(is_open, self.port)
         await until(ready, process)
@@ -200,10 +206,20 @@ async def serving(folder: Path, pace: Pace, access: Access) -> AsyncGenerator[Se
 
 
 def _service(name: str, folder: Path, pace: Pace, access: Access, settings: Mapping[str, str]) -> Server:
-    port = free_port()
-    environment = {**pace.service(), **settings, "HAYSTREAM_LISTEN": f"127.0.0.1:{port}", **access.service}
+    port, metrics_port = free_port(), free_port()
+    addresses = {
+        "HAYSTREAM_LISTEN": f"127.0.0.1:{port}",
+        "HAYSTREAM_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+    }
     return Server(
-        name, port, module("benchmarks.soak.watched"), environment, folder / f"{name}.log", access, is_service=True
+        name,
+        port,
+        module("benchmarks.soak.watched"),
+        {**pace.service(), **settings, **addresses, **access.service},
+        folder / f"{name}.log",
+        access,
+        is_service=True,
+        metrics_port=metrics_port,
     )
 
 

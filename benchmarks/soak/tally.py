@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,16 @@ OF_RESTARTS = frozenset({"DRAINING", "PIPELINE_LOADING", "SERVICE_UNREACHABLE", 
 
 @dataclass(slots=True)
 class Tally:
-    """All that is counted. `story_of` finds what the servers have logged about a run."""
+    """All that is counted. `story_of` finds what the servers have logged about a run.
+
+    `seen` are the endings of runs as their callers saw them, by the runs' ids.
+    """
 
     story_of: Callable[[str], str] = lambda _: ""
     runs: Counter[str] = field(default_factory=Counter[str])
     endings: Counter[str] = field(default_factory=Counter[str])
     restart_faults: Counter[str] = field(default_factory=Counter[str])
+    seen: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     events: int = 0
     words: int = 0
     gaps: int = 0
@@ -83,12 +87,18 @@ class Story:
         word = reading.ending.word if reading.ending is not None else "none"
         self.tally.endings[word] += 1
         self.note(f"ended with {word}, after {reading.last_seq}")
+        self.saw_ending(word)
         if reading.ending is not None and word not in allowed:
             self.fail(f"ended with {word}; only {', '.join(sorted(allowed))} would do")
         if all_words and not reading.has_all_words:
             self.fail(f"{reading.words} of {reading.known.order.words} words came before {word}")
         for wrong in reading.wrongs:
             self.fail(wrong)
+
+    def saw_ending(self, word: str) -> None:
+        """Note how a reader has seen the run end."""
+        for run_id in self.run_ids:
+            self.tally.seen[run_id].add(word)
 
     def judge_in_restarts(self, reading: Reading, allowed: Collection[str], *, was_restarted: bool) -> None:
         """Judge a reading of a process that is restarted now and then: what that explains is counted apart."""
