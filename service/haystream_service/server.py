@@ -152,7 +152,7 @@ async def _other_ports(
     settings: Settings, health_servicer: health.aio.HealthServicer, metrics: Metrics, traces: Traces | None
 ) -> AsyncGenerator[tuple[int | None, int | None]]:
     """Answer probes and scrapes, and have Haystack's own spans among the traces, for longer than there are calls."""
-    async with health_port(health_servicer, settings.health_listen, has_reflection=settings.reflection) as probed:
+    async with health_port(health_servicer, settings) as probed:
         with (
             _exposed(settings.metrics_listen, metrics.registry) as scraped,
             traces.of_pipelines() if traces is not None else nullcontext(),

@@ -103,7 +103,8 @@ class Settings(BaseSettings):
     )
     tls_key: Path | None = Field(default=None, description="its private key, PEM")
     tls_client_ca: Path | None = Field(
-        default=None, description="whose certificates callers have to show, PEM; unset: they need none"
+        default=None,
+        description="whose certificates all callers have to show, PEM, those with tokens as well; unset: none",
     )
     pipelines: Path = Field(default=Path("pipelines"), description="folder with one file per pipeline")
     default_pipeline: str = Field(

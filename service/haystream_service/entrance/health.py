@@ -6,31 +6,24 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from haystream.v1 import chat_pb2
 from haystream_service.entrance.binding import bind
 from haystream_service.entrance.listening import listening_server
+from haystream_service.entrance.transport import options_of
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator
 
     from haystream_service.pipelines.registry import PipelineRegistry
+    from haystream_service.settings import Settings
 
 SERVICE_NAME = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# Probes and people ask in a few small calls.
-OPTIONS = (
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 64 * 1024),
-    ("grpc.max_concurrent_streams", 100),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-)
+MAX_PROBE_BYTES = 64 * 1024
 
 
 async def new_health() -> health.aio.HealthServicer:
@@ -55,22 +48,18 @@ async def keep_readiness(
 
 
 @asynccontextmanager
-async def health_port(
-    servicer: health.aio.HealthServicer, address: str, *, has_reflection: bool
-) -> AsyncGenerator[int | None]:
+async def health_port(servicer: health.aio.HealthServicer, settings: Settings) -> AsyncGenerator[int | None]:
     """Answer about health alone, unencrypted, until the block is left; nothing where there is no address.
 
     Yields the port. Raises AddressInUse. To be entered before the service's own port and left after it, so that probes
     are answered as long as anything goes on.
     """
-    if not address:
+    if not settings.health_listen:
         yield None
         return
-    server = listening_server((), OPTIONS)
+    server = listening_server((), [*options_of(settings), ("grpc.max_receive_message_length", MAX_PROBE_BYTES)])
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    if has_reflection:
-        reflection.enable_server_reflection((health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    port = bind(server, "HAYSTREAM_HEALTH_LISTEN", address)
+    port = bind(server, "HAYSTREAM_HEALTH_LISTEN", settings.health_listen)
     await server.start()
     try:
         yield port
