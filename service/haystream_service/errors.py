@@ -35,6 +35,13 @@ class MalformedMessage(Refusal):
         super().__init__("the request is not a message of its contract, such as haystream/v1/chat.proto")
 
 
+class RequestIncomplete(Refusal):
+    """A call came without its request."""
+
+    def __init__(self) -> None:
+        super().__init__("the request did not come in time; send it with the call")
+
+
 class TooMuchMetadata(Refusal):
     """The call brings more metadata than it may."""
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
+    from haystream_service.entrance.health_servicer import HealthServicer
     from haystream_service.pipelines.keyed import KeyedPipelines
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.run.runs import Runs
@@ -100,7 +101,7 @@ async def serving(
         server = _server(settings, [_watched(metrics, traces), BoundedMetadata(observer), door, Decoding(observer)])
         servicer = ChatServicer(core.registry, Attachments(fetcher), core.runs, _limits(settings), observer)
         chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
-        health_servicer = await new_health()
+        health_servicer = new_health()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         async with _other_ports(settings, health_servicer, metrics, traces) as (probed, scraped):
             port = bind(server, "HAYSTREAM_LISTEN", settings.listen, encryption.credentials() if encryption else None)
@@ -128,7 +129,7 @@ async def _at_work(  # noqa: PLR0913, PLR0917 - all that begins and ends with it
     log: FilteringBoundLogger,
     core: Core,
     server: grpc.aio.Server,
-    health_servicer: health.aio.HealthServicer,
+    health_servicer: HealthServicer,
     loaded: asyncio.Event,
 ) -> AsyncGenerator[None]:
     """Take calls and look after the pipelines until the block is left, then drain."""
@@ -141,7 +142,7 @@ async def _at_work(  # noqa: PLR0913, PLR0917 - all that begins and ends with it
     finally:
         for task in tasks:
             task.cancel()
-        await health_servicer.set(SERVICE_NAME, NOT_SERVING)
+        health_servicer.set(SERVICE_NAME, NOT_SERVING)
         await core.runs.drain(settings.drain_seconds)
         await server.stop(GOODBYE_SECONDS)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,7 +150,7 @@ async def _at_work(  # noqa: PLR0913, PLR0917 - all that begins and ends with it
 
 @asynccontextmanager
 async def _other_ports(
-    settings: Settings, health_servicer: health.aio.HealthServicer, metrics: Metrics, traces: Traces | None
+    settings: Settings, health_servicer: HealthServicer, metrics: Metrics, traces: Traces | None
 ) -> AsyncGenerator[tuple[int | None, int | None]]:
     """Answer probes and scrapes, and have Haystack's own spans among the traces, for longer than there are calls."""
     async with health_port(health_servicer, settings) as probed:

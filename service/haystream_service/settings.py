@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="its private key, PEM")
     tls_client_ca: Path | None = Field(
         default=None,
-        description="whose certificates all callers have to show, PEM, those with tokens as well; unset: none",
+        description="whose certificates all callers have to show, also with tokens; PEM; unset: none",
     )
     pipelines: Path = Field(default=Path("pipelines"), description="folder with one file per pipeline")
     default_pipeline: str = Field(
@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     )
     max_connections: PositiveInt = Field(default=4000, description="connections at once; one more is closed")
     max_streams: PositiveInt = Field(default=2000, description="calls at once on one connection; one more waits")
+    connection_age_seconds: PositiveFloat = Field(
+        default=3600, description="age at which a connection is replaced by another; its streams go on"
+    )
     max_query_bytes: PositiveInt = Field(default=1 << 20, description="longest query, and longest text of a message")
     max_messages: PositiveInt = Field(default=1000, description="most messages of a conversation")
     max_sync_runs: PositiveInt = Field(default=32, description="threads for components that cannot be async")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import Message as ProtoMessage
-
+from haystream.v1 import chat_pb2
 from haystream_service.errors import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from haystream.v1 import chat_pb2
+    from collections.abc import Iterator, Sequence
 
 # What stock gRPC clients and servers take as one message. Larger ones are let in up to the transport's own limit, so
 # that they can be refused in words.
@@ -22,6 +19,12 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_NAMES = 100  # of components, in each of the fields that lists some
 MAX_PARTS = 100  # of a message; and as many tool calls, and results
 MAX_PARTS_IN_ALL = 10_000  # parts, calls and results of all messages
+
+
+# Of a request that is too long: how many fields are looked at, and how they are written.
+MAX_FIELDS_LOOKED_AT = 64
+VARINT, LENGTH_DELIMITED = 0, 2
+MAX_VARINT_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,6 @@ class RequestLimits:
 
 def size_violations(request: chat_pb2.ChatRequest, limits: RequestLimits) -> Iterator[Violation]:
     """Name what is too large. The first that is found may be all that is named."""
-    size = request.ByteSize()
-    if size > MAX_REQUEST_BYTES:
-        largest, _ = max(request.ListFields(), key=lambda field: _size_of(field[1]))
-        why = f"the request has {size} bytes, most of them here; the limit is {MAX_REQUEST_BYTES}"
-        yield Violation(largest.name, why)
-        return
     yield from _text_violations("query", request.query, limits.text_bytes)
     yield from _count_violations("streaming_components", request.streaming_components, MAX_NAMES)
     yield from _count_violations("include_outputs_from", request.include_outputs_from, MAX_NAMES)
@@ -70,7 +67,7 @@ def _message_violations(path: str, message: chat_pb2.ChatMessage, text_bytes: in
         yield from _text_violations(f"{path}.tool_results[{place}].result", result.result, text_bytes)
 
 
-def _count_violations(path: str, items: Sequence[Any], limit: int) -> Iterator[Violation]:
+def _count_violations(path: str, items: Sequence[object], limit: int) -> Iterator[Violation]:
     if len(items) > limit:
         yield Violation(path, f"expected at most {limit}; these are {len(items)}")
 
@@ -81,10 +78,31 @@ def _text_violations(path: str, text: str, limit_bytes: int) -> Iterator[Violati
         yield Violation(path, f"expected at most {limit_bytes} bytes of text; it has {size}")
 
 
-def _size_of(value: Any) -> int:
-    """Return about how much of a message a field takes."""
-    if isinstance(value, ProtoMessage):
-        return value.ByteSize()
-    if isinstance(value, str):
-        return len(value)
-    return sum(map(len, cast("Sequence[str]", value))) if isinstance(value, Sequence) else 0
+def largest_field(message: bytes) -> str:
+    """Return which field of a ChatRequest takes most of a message that is too long to be parsed.
+
+    Looks at the first fields alone, from one to the next (https://protobuf.dev/programming-guides/encoding): where they
+    are more than that, or no message, it is the request as a whole.
+    """
+    names = {field.number: field.name for field in chat_pb2.ChatRequest.DESCRIPTOR.fields}
+    sizes: Counter[str] = Counter()
+    place = 0
+    for _ in range(MAX_FIELDS_LOOKED_AT):
+        tag, place = _varint(message, place)
+        number, place = _varint(message, place)  # the field's own, or the length of what follows
+        if not tag or tag & 7 not in {VARINT, LENGTH_DELIMITED}:
+            break
+        if tag & 7 == LENGTH_DELIMITED:
+            sizes[names.get(tag >> 3, "request")] += number
+            place += number
+    return sizes.most_common(1)[0][0] if sizes and place <= len(message) else "request"
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """Return a number and where the next one is; zero at the message's end."""
+    number = 0
+    for shift, byte in enumerate(message[place : place + MAX_VARINT_BYTES]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:  # noqa: PLR2004 - the last byte of a number
+            return number, place + shift + 1
+    return 0, place

@@ -81,6 +81,8 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911
             return Status(Code.INVALID_ARGUMENT, "INVALID_REQUEST", text, violations=refusal.violations)
         case errors.MalformedMessage():
             return Status(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
+        case errors.RequestIncomplete():
+            return Status(Code.DEADLINE_EXCEEDED, "REQUEST_INCOMPLETE", text)
         case errors.TooMuchMetadata():
             return Status(Code.RESOURCE_EXHAUSTED, "METADATA_TOO_LARGE", text)
         case errors.NotAuthenticated(reason=reason):

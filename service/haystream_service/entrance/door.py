@@ -11,7 +11,6 @@ import grpc.aio
 
 from haystream_service.entrance.refusing import answer_of, like, refuse, refuse_for_defect, refusing
 from haystream_service.errors import Refusal
-from haystream_service.identity.principal import ANYONE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 AUTHORIZATION = "authorization"
 
-# Who calls: set for the task that answers a call, and for the run that this starts.
-caller: ContextVar[Principal] = ContextVar("caller", default=ANYONE)
+# Who calls: set for the task that answers a call, and for the run that this starts. Nobody is let in by default.
+caller: ContextVar[Principal] = ContextVar("caller")
 
 
 class Authenticator(Protocol):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2
 from haystream_service.entrance.binding import bind
+from haystream_service.entrance.health_servicer import HealthServicer
 from haystream_service.entrance.listening import listening_server
 from haystream_service.entrance.transport import options_of
 
@@ -26,29 +27,24 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 MAX_PROBE_BYTES = 64 * 1024
 
 
-async def new_health() -> health.aio.HealthServicer:
+def new_health() -> HealthServicer:
     """Return the health of a service that lives, and is not ready yet."""
-    servicer = health.aio.HealthServicer()
-    await servicer.set("", SERVING)
-    await servicer.set(SERVICE_NAME, NOT_SERVING)
-    return servicer
+    return HealthServicer({"": SERVING, SERVICE_NAME: NOT_SERVING})
 
 
-async def keep_readiness(
-    registry: PipelineRegistry, servicer: health.aio.HealthServicer, loaded: asyncio.Event
-) -> None:
+async def keep_readiness(registry: PipelineRegistry, servicer: HealthServicer, loaded: asyncio.Event) -> None:
     """Load the pipelines; the service is ready once all are warm that can be, and as long as there is one."""
     await registry.load()
     while True:
         registry.changed.clear()
         is_ready = any(slot.loaded is not None for slot in registry.slots.values())
-        await servicer.set(SERVICE_NAME, SERVING if is_ready else NOT_SERVING)
+        servicer.set(SERVICE_NAME, SERVING if is_ready else NOT_SERVING)
         loaded.set()
         await registry.changed.wait()
 
 
 @asynccontextmanager
-async def health_port(servicer: health.aio.HealthServicer, settings: Settings) -> AsyncGenerator[int | None]:
+async def health_port(servicer: HealthServicer, settings: Settings) -> AsyncGenerator[int | None]:
     """Answer about health alone, unencrypted, until the block is left; nothing where there is no address.
 
     Yields the port. Raises AddressInUse. To be entered before the service's own port and left after it, so that probes
@@ -57,7 +53,8 @@ async def health_port(servicer: health.aio.HealthServicer, settings: Settings) -
     if not settings.health_listen:
         yield None
         return
-    server = listening_server((), [*options_of(settings), ("grpc.max_receive_message_length", MAX_PROBE_BYTES)])
+    options = {**dict(options_of(settings)), "grpc.max_receive_message_length": MAX_PROBE_BYTES}
+    server = listening_server((), list(options.items()))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = bind(server, "HAYSTREAM_HEALTH_LISTEN", settings.health_listen)
     await server.start()

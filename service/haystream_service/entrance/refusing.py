@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from haystream_service.rpc import Context
 
     Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+    Encode: TypeAlias = Callable[[Any], bytes]
     Answer: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
     Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
@@ -49,12 +50,17 @@ def refusing(end: Callable[[Context], Awaitable[NoReturn]]) -> Handler:
     It is one for streams of requests: one for single requests would only be asked once its request is there, and
     whoever may not call could have 16 MiB of it held for each call.
     """
+    return streaming(end)
 
-    async def answer(_: object, context: Context) -> None:
-        await end(context)
+
+def streaming(answer: Callable[[Context], Awaitable[object]], encode: Encode | None = None) -> Handler:
+    """Return a handler that is asked as soon as there is a call. It reads the bytes of its request itself."""
+
+    async def answer_stream(_: object, context: Context) -> None:
+        await answer(context)
 
     handler_for: Any = grpc.stream_stream_rpc_method_handler
-    handler: Handler = handler_for(answer)
+    handler: Handler = handler_for(answer_stream, None, encode)
     return handler
 
 

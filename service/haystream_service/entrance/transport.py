@@ -29,6 +29,9 @@ def options_of(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.settings_timeout", HANDSHAKE_SECONDS * 1000),
         # Clients that are done may forget to hang up. One with an open stream, a Health.Watch too, is not idle.
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+        # A caller's certificate is looked at once, with its connection; a balancer chooses a service so, too. When a
+        # connection is that old its client is asked to open another, and what goes on goes on.
+        ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
         # The size is checked as headers arrive. Between a soft and a hard limit gRPC would refuse at random.
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
