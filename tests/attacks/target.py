@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -47,7 +47,7 @@ SPARE_THREADS = 4
 POOL_THREADS = 40
 
 DEFECT = re.compile(rb"Traceback|defect|\[error|\[critical|Segmentation|Check failed")
-MAX_COMPLAINTS = 150  # lines
+MAX_COMPLAINTS, MAX_LINES = 150, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,12 @@ class Command:
     address: str
     process: asyncio.subprocess.Process
     complaints: list[str]
+    lines: list[str] = field(default_factory=list[str])
+
+    @property
+    def health_address(self) -> str:
+        """Where it answers probes, as its log says."""
+        return next(found[1] for line in self.lines if (found := re.search(r"at\W+([\d.]+:\d+)", line)))
 
     def footprint(self) -> Footprint:
         """Look from outside."""
@@ -181,7 +187,8 @@ async def _serving(module: str, **settings: str) -> AsyncGenerator[Command]:
         try:
             yield command
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             await reading
             await process.wait()
         assert process.returncode == 0
@@ -190,5 +197,7 @@ async def _serving(module: str, **settings: str) -> AsyncGenerator[Command]:
 async def _read_log(command: Command) -> None:
     assert command.process.stderr is not None
     async for line in command.process.stderr:
+        if len(command.lines) < MAX_LINES:
+            command.lines.append(line.decode(errors="replace"))
         if len(command.complaints) < MAX_COMPLAINTS and (command.complaints or DEFECT.search(line)):
             command.complaints.append(line.decode(errors="replace"))

@@ -55,11 +55,16 @@ def block(headers: Iterable[Header]) -> bytes:
 
 def head(rpc: bytes = b"Chat", extra: Iterable[Header] = ()) -> bytes:
     """Return the header block of a call of the service."""
+    return path_head(b"/haystream.v1.ChatService/" + rpc, extra)
+
+
+def path_head(path: bytes, extra: Iterable[Header] = ()) -> bytes:
+    """Return the header block of any call."""
     own = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":authority", b"x"),
-        (b":path", b"/haystream.v1.ChatService/" + rpc),
+        (b":path", path),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
     ]
