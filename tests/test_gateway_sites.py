@@ -38,7 +38,10 @@ async def page(fake: Served, stage: Stage) -> AsyncIterator[Browser]:
     ("headers", "is_own"),
     [
         ({}, True),  # no browser
-        ({**BROWSER, **EVENTS}, True),  # over plain HTTP, to a name: browsers say nothing more
+        # Over plain HTTP, to a name, browsers say nothing more.
+        ({**BROWSER, **EVENTS, "Referer": "http://own/"}, True),
+        ({**BROWSER, **EVENTS, "Referer": f"{EVIL}/http://own/"}, False),
+        ({**BROWSER, **EVENTS}, False),  # a page can keep back where it is, and ask for what it likes
         ({**BROWSER, "Accept": "image/avif,*/*"}, False),
         ({**BROWSER, "Accept": "*/*"}, False),
         ({**BROWSER, "Sec-Fetch-Site": "same-origin", "Accept": "*/*"}, True),

@@ -32,7 +32,8 @@ def check_site(method: str, headers: Headers, allowed_origins: Collection[str]) 
 
     An image's address would be enough otherwise to start a run, which is billed. Browsers say by `Sec-Fetch-Site` where
     a page comes from, but only to addresses that are secure or local. To others they send `Origin` with every form, and
-    with what they load by an address alone nothing: there an EventSource is known by what it accepts.
+    with what they load by an address alone nothing but the `Referer`: a page can keep that back, but not make one up.
+    What is accepted says nothing: any page may ask for an event stream.
     """
     origin, site = headers.get("origin", ""), headers.get("sec-fetch-site", "")
     if origin and ("*" in allowed_origins or origin in allowed_origins):
@@ -40,9 +41,9 @@ def check_site(method: str, headers: Headers, allowed_origins: Collection[str]) 
     if site:
         is_own = site in {"same-origin", "none"}
     elif origin:
-        is_own = urlsplit(origin).netloc == headers.get("host", "")
+        is_own = _is_own_page(origin, headers)
     else:
-        is_own = method != "GET" or not _is_browsers(headers) or "text/event-stream" in headers.get("accept", "")
+        is_own = method != "GET" or not _is_browsers(headers) or _is_own_page(headers.get("referer", ""), headers)
     if not is_own:
         raise Rejection(CROSS_SITE)
 
@@ -57,6 +58,11 @@ def is_known_host(headers: Headers, names: Collection[str]) -> bool:
         return True
     host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
     return host in names or host == "localhost" or _is_address(host)
+
+
+def _is_own_page(page: str, headers: Headers) -> bool:
+    """Tell whether a page, or its origin, is one of the gateway's own."""
+    return urlsplit(page).netloc == headers.get("host", "")
 
 
 def _is_browsers(headers: Headers) -> bool:
