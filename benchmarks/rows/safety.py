@@ -125,7 +125,8 @@ MEANS = (
     "The service counts always; 'without metrics' is the same service with what counts taken out of its composition, "
     "but for an empty function a chunk. 'Scraped' means that somebody scrapes at the beginning of each turn and every "
     f"{INTERVAL_SECONDS} s, which is more often than Prometheus does. TLS is 1.3. All spans are sent to somebody who "
-    "takes and drops them."
+    "takes and drops them. Other work on the machine does more to a turn than what is looked for: chunks are compared "
+    "round by round, and where the rounds are far apart, a verdict says little."
 )
 
 SAFETY_ROWS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from prometheus_client import Counter, Histogram
 from haystream_service.telemetry.rpcs import rpcs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client import CollectorRegistry
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 LABELS = ("grpc_type", "grpc_service", "grpc_method")
 # A stream is handled for as long as its run takes.
 HANDLING_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfRpc:
+    """The counters of one method: looking them up by their labels takes longer than counting."""
+
+    started: Counter
+    handled: Mapping[grpc.StatusCode, Counter]
+    handling: Histogram
 
 
 class RpcMetrics:
@@ -38,27 +48,27 @@ class RpcMetrics:
             buckets=HANDLING_BOUNDS,
             registry=registry,
         )
-        for rpc in rpcs_of(services):
-            self._begin_with_zero(rpc)
+        self._rpcs = {rpc: self._of(rpc) for rpc in rpcs_of(services)}
 
     def begun(self, rpc: Rpc, context: Context) -> Callable[[grpc.StatusCode], None]:
         """Count an RPC, and its end."""
-        labels = (rpc.type, rpc.service, rpc.method)
+        counters = self._rpcs[rpc]
         began = monotonic()
-        self._started.labels(*labels).inc()
+        counters.started.inc()
 
         def ended(code: grpc.StatusCode) -> None:
-            self._handled.labels(*labels, code_word(code)).inc()
-            self._handling.labels(*labels).observe(monotonic() - began)
+            counters.handled[code].inc()
+            counters.handling.observe(monotonic() - began)
 
         return ended
 
-    def _begin_with_zero(self, rpc: Rpc) -> None:
+    def _of(self, rpc: Rpc) -> _OfRpc:
         labels = (rpc.type, rpc.service, rpc.method)
-        self._started.labels(*labels)
-        self._handling.labels(*labels)
-        for code in grpc.StatusCode:
-            self._handled.labels(*labels, code_word(code))
+        return _OfRpc(
+            self._started.labels(*labels),
+            {code: self._handled.labels(*labels, code_word(code)) for code in grpc.StatusCode},
+            self._handling.labels(*labels),
+        )
 
 
 def code_word(code: grpc.StatusCode) -> str:
