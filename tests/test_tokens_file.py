@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystream_service.errors import IdentityFileError, NotAuthenticated
+from haystream_service.identity import tokens_file
 from haystream_service.identity.authentication import authenticating
 from haystream_service.identity.principal import Principal, Rights
 from haystream_service.identity.tokens_format import TokensFormatError, callers_of
@@ -174,6 +175,27 @@ async def test_a_file_that_goes_wrong_changes_nothing_and_is_named_once(file: Pa
         assert (await caller(authenticator)).name == "billing"
 
 
+async def test_a_defect_in_one_reading_hides_nothing_that_changes_after_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged without its words, which may be the file's, and a token that is taken out later is refused."""
+
+    def fail(*_: object) -> None:
+        raise LookupError(TOKEN)
+
+    heard = Heard()
+    async with asking(file, heard) as authenticator:
+        with monkeypatch.context() as broken:
+            broken.setattr(tokens_file, "callers_of", fail)
+            await asyncio.to_thread(replaced, file, listing())
+            line = await heard.next()
+            assert line["level"] == "error"
+            assert TOKEN not in str(line)
+        await asyncio.to_thread(replaced, file, listing(billing={"tokens": [sha256_of(OTHER)]}))
+        assert "in force" in (await heard.next())["event"]
+        assert await refusal(authenticator, TOKEN) == "TOKEN_INVALID"
+
+
 async def test_a_file_that_is_gone_changes_nothing(file: Path) -> None:
     """As long as there is none."""
     heard = Heard()
@@ -194,6 +216,10 @@ WRONG = {
     "an object": ("principals: !!python/object:os.system {}", "at line 1"),
     "a bottomless list": ("[" * 5_000, "not YAML"),
     "a date that is none": ("principals: 2024-99-99", "not YAML"),
+    "a number of nothing": ("principals: !!int ''", "not YAML"),
+    "a truth that is none": ("principals: !!bool maybe", "not YAML"),
+    "a time that is none": ("principals: !!timestamp x", "not YAML"),
+    "a set of a list": ("principals: !!set [a]", "not YAML"),
     "a key twice": (f"principals:\n  a: {{tokens: [{HASH}]}}\n  a: {{tokens: []}}", "a key twice at line 2"),
     "an unknown key": ("principals: {}\nprincipal: {}", "principal: there is no such key; there are principals, def"),
     "an unknown right": ("principals: {a: {tokens: [], max_run: 1}}", "principals.a.max_run: there is no such key"),

@@ -43,9 +43,17 @@ async def _watch(file: Path, look_again: Callable[[], Awaitable[None]], log: Fil
             debounce=LONGEST_MILLISECONDS,
             recursive=False,
         ):
-            await look_again()
+            await _look(file, look_again, log)
     except (OSError, RuntimeError) as error:  # the folder is gone, or the machine has no more watches to give
         log.warning("a file of who may call is not watched any longer", file=str(file), exc_info=error)
+
+
+async def _look(file: Path, look_again: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+    try:
+        await look_again()
+    except Exception as error:  # noqa: BLE001 - a defect in one reading must not hide what changes after it
+        # Its words and its story could have what is in the file.
+        log.error("a file of who may call could not be taken", file=str(file), error=type(error).__name__)
 
 
 def read_at_most(file: Path, max_bytes: int) -> bytes:
