@@ -259,6 +259,20 @@ async def test_keys_come_from_a_file_which_is_read_again_on_change(tmp_path: Pat
         assert await name_of(authenticator, TWO) == "jwt:alice"
 
 
+async def test_keys_behind_a_link_are_read_again_with_the_next_call(tmp_path: Path) -> None:
+    """Though no watching tells of a change there: a key that is taken out is good for nobody from then on."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    there, file = folder / "jwks.json", tmp_path / "jwks.json"
+    there.write_bytes(jwks(ONE))
+    file.symlink_to(there)
+    async with authenticating(settings_with(jwt_jwks=str(file)), Heard().log) as authenticator:
+        there.write_bytes(jwks(TWO, signer("ES256", "three")))
+        with pytest.raises(NotAuthenticated):
+            await name_of(authenticator, ONE)
+        assert await name_of(authenticator, TWO) == "jwt:alice"
+
+
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"keys": [{}]}', b"x" * ((1 << 20) + 1)])
 async def test_a_file_without_keys_stops_the_start_with_one_line(tmp_path: Path, content: bytes | None) -> None:
     """It names the setting and the file."""
