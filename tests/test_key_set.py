@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from haystream_service.errors import IdentityFileError, IdentityUnavailable, NotAuthenticated
 from haystream_service.identity.authentication import authenticating
-from haystream_service.identity.key_set import PAUSE_SECONDS, REFRESH_SECONDS, KeySet
+from haystream_service.identity.json_web_tokens import JsonWebTokens
+from haystream_service.identity.key_set import KEPT_SECONDS, PAUSE_SECONDS, REFRESH_SECONDS, KeySet
 from haystream_service.identity.key_sources import KeyAddress
 from haystream_service.identity.keys import KeysNotHad, keys_of
 from tests.clock import ClockedLoop, clocked
@@ -164,6 +166,29 @@ def test_when_keys_cannot_be_had_those_before_stay_in_force() -> None:
         it.run(it.keys.refresh())
         assert it.find("two") is not None
         assert it.find("one") is None
+
+
+def test_keys_of_which_there_is_no_news_for_a_day_are_used_no_longer() -> None:
+    """Whoever keeps the issuer's address from being reached would keep a stolen key good; then come new ones."""
+    issuer = Issuer(ONE)
+    with clocked() as loop, Clocked(loop, issuer) as it:
+        tokens = JsonWebTokens(settings_with(), it.keys)
+        token = ONE.token(exp=int(time.time()) + 2 * int(KEPT_SECONDS))
+        assert it.run(tokens.name_of(token)) == "jwt:alice"
+        loop.turn(KEPT_SECONDS / 2)
+        it.run(it.keys.refresh())  # the day begins with the last news, though they are the same
+        issuer.content = None
+        loop.turn(KEPT_SECONDS - 1)
+        it.run(it.keys.refresh())
+        assert it.run(tokens.name_of(token)) == "jwt:alice"
+        loop.turn(PAUSE_SECONDS)
+        it.run(it.keys.refresh())
+        with pytest.raises(IdentityUnavailable):
+            it.run(tokens.name_of(token))
+        assert [it.heard.lines.get_nowait()["level"] for _ in range(3)] == ["info", "warning", "error"]
+        issuer.content = jwks(ONE)
+        loop.turn(PAUSE_SECONDS)
+        assert it.run(tokens.name_of(token)) == "jwt:alice"
 
 
 def test_without_any_keys_nobody_is_refused_for_good() -> None:
