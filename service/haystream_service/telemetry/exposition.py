@@ -112,9 +112,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
     def setup(self) -> None:
         """Have what is asked read within a time for the whole of it."""
-        self.timeout = REQUEST_SECONDS
         super().setup()
         self.rfile.close()
         self.rfile = io.BufferedReader(_WithinTime(self.connection))
