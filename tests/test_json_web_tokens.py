@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from haystream_service.errors import NotAuthenticated
 from haystream_service.identity import json_web_tokens
-from haystream_service.identity.json_web_tokens import LEEWAY_SECONDS, MAX_TOKEN_BYTES, JsonWebTokens
+from haystream_service.identity.json_web_tokens import LEEWAY_SECONDS, MAX_HEAD_BYTES, MAX_TOKEN_BYTES, JsonWebTokens
 from haystream_service.identity.key_set import KeySet
 from tests.image_hosts import answer, hosting
 from tests.issuers import HOUR_SECONDS, Heard, by_hand, claims_of, jwks, settings_with, signer
@@ -135,6 +135,15 @@ async def test_a_token_is_good_until_it_expires_and_half_a_minute_longer() -> No
         assert await tokens.name_of(signer().token(exp=now - LEEWAY_SECONDS + 20)) == "jwt:alice"
         assert await tokens.name_of(signer().token(nbf=now + LEEWAY_SECONDS - 20)) == "jwt:alice"
         assert await refusal(tokens, signer().token(exp=now - LEEWAY_SECONDS - 1)) == "TOKEN_EXPIRED"
+
+
+async def test_a_head_that_is_long_is_not_even_decoded() -> None:
+    """It would cost a millisecond of everybody's time for each call of a stranger; a usual one has some 50 bytes."""
+    async with checking(signer()) as tokens:
+        most = signer().token({"typ": "a" * 732})
+        assert len(most.partition(".")[0]) == MAX_HEAD_BYTES
+        assert await tokens.name_of(most) == "jwt:alice"
+        assert await refusal(tokens, signer().token({"typ": "a" * 733})) == "TOKEN_INVALID"
 
 
 async def test_a_token_that_was_good_expires_all_the_same() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from haystream_service.errors import IdentityFileError, IdentityUnavailable, NotAuthenticated
 from haystream_service.identity.authentication import authenticating
-from haystream_service.identity.key_set import PAUSE_SECONDS, REFRESH_SECONDS, KeySet
+from haystream_service.identity.json_web_tokens import JsonWebTokens
+from haystream_service.identity.key_set import KEPT_SECONDS, PAUSE_SECONDS, REFRESH_SECONDS, KeySet
 from haystream_service.identity.key_sources import KeyAddress
 from haystream_service.identity.keys import KeysNotHad, keys_of
 from tests.clock import ClockedLoop, clocked
@@ -166,6 +168,29 @@ def test_when_keys_cannot_be_had_those_before_stay_in_force() -> None:
         assert it.find("one") is None
 
 
+def test_keys_of_which_there_is_no_news_for_a_day_are_used_no_longer() -> None:
+    """Whoever keeps the issuer's address from being reached would keep a stolen key good; then come new ones."""
+    issuer = Issuer(ONE)
+    with clocked() as loop, Clocked(loop, issuer) as it:
+        tokens = JsonWebTokens(settings_with(), it.keys)
+        token = ONE.token(exp=int(time.time()) + 2 * int(KEPT_SECONDS))
+        assert it.run(tokens.name_of(token)) == "jwt:alice"
+        loop.turn(KEPT_SECONDS / 2)
+        it.run(it.keys.refresh())  # the day begins with the last news, though they are the same
+        issuer.content = None
+        loop.turn(KEPT_SECONDS - 1)
+        it.run(it.keys.refresh())
+        assert it.run(tokens.name_of(token)) == "jwt:alice"
+        loop.turn(PAUSE_SECONDS)
+        it.run(it.keys.refresh())
+        with pytest.raises(IdentityUnavailable):
+            it.run(tokens.name_of(token))
+        assert [it.heard.lines.get_nowait()["level"] for _ in range(3)] == ["info", "warning", "error"]
+        issuer.content = jwks(ONE)
+        loop.turn(PAUSE_SECONDS)
+        assert it.run(tokens.name_of(token)) == "jwt:alice"
+
+
 def test_without_any_keys_nobody_is_refused_for_good() -> None:
     """It is the service that cannot tell; half a minute later it tries again."""
     issuer = Issuer(ONE)
@@ -256,6 +281,20 @@ async def test_keys_come_from_a_file_which_is_read_again_on_change(tmp_path: Pat
             await name_of(authenticator, ONE)
         file.write_bytes(b"{")
         assert (await heard.next())["complaint"] == "it is not JSON"
+        assert await name_of(authenticator, TWO) == "jwt:alice"
+
+
+async def test_keys_behind_a_link_are_read_again_with_the_next_call(tmp_path: Path) -> None:
+    """Though no watching tells of a change there: a key that is taken out is good for nobody from then on."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    there, file = folder / "jwks.json", tmp_path / "jwks.json"
+    there.write_bytes(jwks(ONE))
+    file.symlink_to(there)
+    async with authenticating(settings_with(jwt_jwks=str(file)), Heard().log) as authenticator:
+        there.write_bytes(jwks(TWO, signer("ES256", "three")))
+        with pytest.raises(NotAuthenticated):
+            await name_of(authenticator, ONE)
         assert await name_of(authenticator, TWO) == "jwt:alice"
 
 

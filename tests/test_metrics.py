@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from haystream.v1 import chat_pb2
 from haystream_service.entrance.binding import AddressInUse
 from haystream_service.run.ending import Disconnected
+from haystream_service.telemetry import exposition
 from haystream_service.telemetry.exposition import MAX_REQUESTS
 from haystream_service.telemetry.rpc_metrics import code_word
 from tests.calls import all_events
@@ -368,6 +370,48 @@ async def test_connections_that_say_nothing_cost_a_few_threads_and_no_service(st
         for _, writer in connections:
             writer.close()
             await writer.wait_closed()
+
+
+async def test_a_request_that_drips_has_its_time_as_a_whole(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps no place, and so no scrape out."""
+    monkeypatch.setattr(exposition, "REQUEST_SECONDS", 0.3)
+    async with measured() as running, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.service.metrics_port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nx: ")
+        is_open = True
+        while is_open:
+            writer.write(b"x")
+            with suppress(TimeoutError):
+                is_open = bool(await asyncio.wait_for(reader.read(1), 0.05))
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        assert (await scraped(running.service)).text
+
+
+async def test_without_descriptors_it_rests_and_the_connection_waits(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that is told of it again and again would do nothing else."""
+    tries = 0
+    tried = asyncio.Event()
+
+    def fail(_: socket.socket) -> None:
+        nonlocal tries
+        tries += 1
+        tried.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(exposition, "REST_SECONDS", 0.2)
+    async with measured() as running:
+        with monkeypatch.context() as without:
+            without.setattr(socket.socket, "accept", fail)
+            scraping = asyncio.create_task(scraped(running.service))
+            await asyncio.wait_for(tried.wait(), 10)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert tries == 1
+        assert (await asyncio.wait_for(scraping, 10)).text
 
 
 async def test_without_an_address_there_are_no_metrics(fake: Served) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystream_service.errors import IdentityFileError, NotAuthenticated
+from haystream_service.identity import tokens_file, watched_file
 from haystream_service.identity.authentication import authenticating
 from haystream_service.identity.principal import Principal, Rights
 from haystream_service.identity.tokens_format import TokensFormatError, callers_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from haystream_service.identity.authentication import Authenticator
+    from haystream_service.identity.callers import Callers
 
 TOKEN = "hs_" + "a" * 43
 OTHER = "hs_" + "b" * 43
@@ -157,6 +160,73 @@ async def test_a_changed_file_is_in_force_for_the_next_call(file: Path, put: Cal
         assert await caller(authenticator, OTHER) == Principal("billing", Rights(max_runs=2))
 
 
+def behind_a_link(file: Path) -> Path:
+    """Put the file into another folder and a link into its place; return where it is."""
+    elsewhere = file.parent / "elsewhere"
+    elsewhere.mkdir()
+    link = file.parent / "link"
+    link.symlink_to(elsewhere)
+    there = file.rename(elsewhere / file.name)
+    file.symlink_to(link / file.name)
+    return there
+
+
+async def test_what_no_watching_tells_of_is_in_force_with_the_next_glance(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link may lead anywhere: the very call that finds the change goes by it, and so does each later one."""
+    there = await asyncio.to_thread(behind_a_link, file)
+    async with asking(file) as authenticator:
+        await asyncio.to_thread(written, there, listing(billing={"tokens": [sha256_of(OTHER)], "max_runs": 2}))
+        monkeypatch.setattr(watched_file, "GLANCE_SECONDS", 0)
+        assert await refusal(authenticator, TOKEN) == "TOKEN_INVALID"
+        assert (await caller(authenticator, OTHER)).name == "billing"
+        await asyncio.to_thread(written, there, listing())
+        assert await refusal(authenticator, OTHER) == "TOKEN_INVALID"
+
+
+async def test_a_glance_is_had_once_a_second(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many call."""
+    glances = 0
+
+    def count(_: Path) -> tuple[int, ...]:
+        nonlocal glances
+        glances += 1
+        return ()
+
+    monkeypatch.setattr(watched_file, "GLANCE_SECONDS", SECONDS * 10)
+    async with asking(file) as authenticator:
+        monkeypatch.setattr(watched_file, "_fingerprint", count)
+        for _ in range(100):
+            await caller(authenticator)
+    assert glances == 1
+
+
+async def test_nobody_waits_long_for_a_file_that_takes_long(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it said before stays in force until it is read, and a glance more does not begin to read it twice."""
+    there = await asyncio.to_thread(behind_a_link, file)
+    for name in ("GLANCE_SECONDS", "PATIENCE_SECONDS"):
+        monkeypatch.setattr(watched_file, name, 0)
+    proceed, reads = threading.Event(), 0
+
+    def slow(content: bytes, unless_said: Rights) -> Callers:
+        nonlocal reads
+        reads += 1
+        proceed.wait(SECONDS)
+        return callers_of(content, unless_said)
+
+    heard = Heard()
+    async with asking(file, heard) as authenticator:
+        monkeypatch.setattr(tokens_file, "callers_of", slow)
+        await asyncio.to_thread(written, there, listing())
+        for _ in range(3):
+            assert (await caller(authenticator)).name == "billing"
+        proceed.set()
+        assert "in force" in (await heard.next())["event"]
+        assert await refusal(authenticator) == "TOKEN_INVALID"
+    assert reads == 1
+
+
 async def test_a_file_that_goes_wrong_changes_nothing_and_is_named_once(file: Path) -> None:
     """Whoever could call can call. When it is right again the log says so, though it is what it was."""
     heard = Heard()
@@ -172,6 +242,27 @@ async def test_a_file_that_goes_wrong_changes_nothing_and_is_named_once(file: Pa
         await asyncio.to_thread(replaced, file, BILLING)
         assert (await heard.next())["level"] == "info"
         assert (await caller(authenticator)).name == "billing"
+
+
+async def test_a_defect_in_one_reading_hides_nothing_that_changes_after_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged without its words, which may be the file's, and a token that is taken out later is refused."""
+
+    def fail(*_: object) -> None:
+        raise LookupError(TOKEN)
+
+    heard = Heard()
+    async with asking(file, heard) as authenticator:
+        with monkeypatch.context() as broken:
+            broken.setattr(tokens_file, "callers_of", fail)
+            await asyncio.to_thread(replaced, file, listing())
+            line = await heard.next()
+            assert line["level"] == "error"
+            assert TOKEN not in str(line)
+        await asyncio.to_thread(replaced, file, listing(billing={"tokens": [sha256_of(OTHER)]}))
+        assert "in force" in (await heard.next())["event"]
+        assert await refusal(authenticator, TOKEN) == "TOKEN_INVALID"
 
 
 async def test_a_file_that_is_gone_changes_nothing(file: Path) -> None:
@@ -194,6 +285,10 @@ WRONG = {
     "an object": ("principals: !!python/object:os.system {}", "at line 1"),
     "a bottomless list": ("[" * 5_000, "not YAML"),
     "a date that is none": ("principals: 2024-99-99", "not YAML"),
+    "a number of nothing": ("principals: !!int ''", "not YAML"),
+    "a truth that is none": ("principals: !!bool maybe", "not YAML"),
+    "a time that is none": ("principals: !!timestamp x", "not YAML"),
+    "a set of a list": ("principals: !!set [a]", "not YAML"),
     "a key twice": (f"principals:\n  a: {{tokens: [{HASH}]}}\n  a: {{tokens: []}}", "a key twice at line 2"),
     "an unknown key": ("principals: {}\nprincipal: {}", "principal: there is no such key; there are principals, def"),
     "an unknown right": ("principals: {a: {tokens: [], max_run: 1}}", "principals.a.max_run: there is no such key"),

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from haystream_gateway.credentials import CredentialsUnusable
+from haystream_gateway.descriptors import raise_descriptor_limit
 from haystream_gateway.logs import set_up_logging
 from haystream_gateway.server import AddressInUse, serving
 from haystream_gateway.settings import Settings, complaint_about
@@ -28,6 +29,7 @@ def main() -> NoReturn:
     except ValidationError as error:
         _refuse(complaint_about(error))
     log = set_up_logging(settings.log_format, settings.log_level)
+    raise_descriptor_limit()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, log))

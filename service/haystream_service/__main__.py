@@ -16,6 +16,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from haystream_service.descriptors import SPARE, descriptors_left, raise_descriptor_limit
 from haystream_service.errors import CannotServe
 from haystream_service.logs import Secrets, set_up_logging
 from haystream_service.settings import Settings, complaint_about, is_loopback
@@ -46,6 +47,7 @@ def main() -> NoReturn:
         _refuse(complaint_about(error))
     hidden = Secrets(_secrets())
     log = set_up_logging(settings.log_format, settings.log_level, hidden)
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         complaint = runner.run(_serve(settings, log, hidden))
     if complaint:
@@ -87,6 +89,9 @@ def _greet(settings: Settings, service: Service, log: FilteringBoundLogger) -> N
             log.warning("there is no authentication: whoever reaches this address can run pipelines", address=host)
         elif service.encryption is None:
             log.warning("there is no encryption: whoever is on the way can read tokens and answers", address=host)
+    left, wanted = descriptors_left(), settings.max_connections + SPARE
+    if left is not None and left < wanted:
+        log.warning("there are too few file descriptors for max_connections", left=left, wanted=wanted)
     log.info("serving", address=f"{host}:{service.port}", pipelines=str(settings.pipelines))
     if service.health_port is not None:
         log.info("health", at=f"{settings.health_listen.rpartition(':')[0]}:{service.health_port}")

@@ -17,7 +17,7 @@ from haystream_service.identity.key_sources import KeyAddress, KeyFile
 from haystream_service.identity.principal import ANYONE, Principal, Rights
 from haystream_service.identity.refusals import credentials_missing, token_invalid
 from haystream_service.identity.tokens_file import TokensFile
-from haystream_service.identity.watched_file import watched
+from haystream_service.identity.watched_file import WatchedFile, watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -40,6 +40,7 @@ class Authenticator:
     tokens: TokensFile | None = None
     json_web_tokens: JsonWebTokens | None = None
     takes_certificates: bool = False
+    files: tuple[WatchedFile, ...] = ()
 
     async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
         """Return who calls, by the values of `authorization` and what TLS has told; a token comes before a certificate.
@@ -48,6 +49,8 @@ class Authenticator:
         """
         if not self._asks:  # all of them are one, and share what one may
             return self.rights.named(ANYONE.name)
+        for file in self.files:
+            await file.glance()
         if authorization:
             return await self._with_token(_token_in(authorization))
         if certificate is not None and self.takes_certificates:
@@ -95,27 +98,32 @@ async def authenticating(settings: Settings, log: FilteringBoundLogger) -> Async
     unless_said = Rights(max_runs=settings.principal_max_runs, runs_per_minute=settings.principal_runs_per_minute)
     async with AsyncExitStack() as opened:
         tokens = keys = None
+        files: list[WatchedFile] = []
         if settings.tokens_file is not None:
             tokens = TokensFile(settings.tokens_file, unless_said, log)
-            await opened.enter_async_context(watched(settings.tokens_file, tokens.look_again, log))
+            files.append(await opened.enter_async_context(watched(settings.tokens_file, tokens.look_again, log)))
             await tokens.read()
         if settings.jwt_jwks:
-            keys = await _open_keys(settings.jwt_jwks, opened, log)
+            keys = await _open_keys(settings.jwt_jwks, files, opened, log)
         yield Authenticator(
             rights=Callers({}, {}, unless_said),
             tokens=tokens,
             json_web_tokens=None if keys is None else JsonWebTokens(settings, keys),
             takes_certificates=settings.tls_client_ca is not None,
+            files=tuple(files),
         )
 
 
-async def _open_keys(place: str, opened: AsyncExitStack, log: FilteringBoundLogger) -> KeySet:
-    """Return the keys of a place. Those of a file are there at once, those of an address when they have come."""
+async def _open_keys(place: str, files: list[WatchedFile], opened: AsyncExitStack, log: FilteringBoundLogger) -> KeySet:
+    """Return the keys of a place. Those of a file are there at once, those of an address when they have come.
+
+    A file is added to those that are watched.
+    """
     if "://" in place:
         return await opened.enter_async_context(KeySet(KeyAddress(place).bring, log))
     file = Path(place)
     keys = await opened.enter_async_context(KeySet(KeyFile(file).bring, log))
-    await opened.enter_async_context(watched(file, keys.look_again, log))
+    files.append(await opened.enter_async_context(watched(file, keys.look_again, log)))
     await keys.look_again()
     if not keys.keys:
         raise IdentityFileError(f"{JWKS}: {place}: {keys.complaint}; give the issuer's JWKS, or its https address")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LEEWAY_SECONDS = 30
 MAX_TOKEN_BYTES = 8192
+MAX_HEAD_BYTES = 1024  # it is decoded before anything is known of who sent it
 MAX_VERIFIED = 4096
 MAX_CLAIM_LENGTH = 200
 
@@ -88,9 +89,12 @@ class JsonWebTokens:
 
     async def _key_of(self, token: str) -> tuple[Key, str]:
         """Return the key that the token's head asks for, of the issuer's: nothing else there is ever used."""
+        coded = token.partition(".")[0]
+        if len(coded) > MAX_HEAD_BYTES:
+            raise token_invalid()
         try:
             # Of the head alone, since PyJWT would decode the rest as well, which takes as long as the rest is.
-            head = jwt.get_unverified_header(f"{token.partition('.')[0]}..")
+            head = jwt.get_unverified_header(f"{coded}..")
         except _WRONG:
             raise token_invalid() from None
         algorithm, kid = head.get("alg"), head.get("kid")

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 600.0
 PAUSE_SECONDS = 30.0
+KEPT_SECONDS = 24 * 3600.0  # that keys are good without news: one may have been stolen, and taken out since
 
 
 class KeySet:
-    """Keys by their ids. Those before stay in force where new ones cannot be had.
+    """Keys by their ids. Those before stay in force for a day where new ones cannot be had.
 
     However many tokens of unknown keys come: the keys are brought once for all who wait, and then not again for a
     pause. `keys` is another tuple whenever they have changed.
@@ -35,6 +36,7 @@ class KeySet:
         self._content: bytes | None = None
         self._bringing: asyncio.Task[None] | None = None
         self._begun_seconds = float("-inf")  # when, by the loop's clock, the keys were last sent for
+        self._had_seconds = float("-inf")  # when, by the same clock, they were last shown
         self.keys: tuple[Key, ...] = ()
         self.complaint = ""  # why the last attempt failed
 
@@ -98,5 +100,12 @@ class KeySet:
                 kept = len(self.keys)
                 self._log.warning("the issuer's keys cannot be had", complaint=str(error), keys_before=kept)
             self.complaint = str(error)
+            self._let_go_of_what_is_old()
         else:
             self.complaint = ""
+            self._had_seconds = asyncio.get_running_loop().time()
+
+    def _let_go_of_what_is_old(self) -> None:
+        if self.keys and asyncio.get_running_loop().time() - self._had_seconds >= KEPT_SECONDS:
+            self.keys, self._content = (), None
+            self._log.error("the issuer's keys are a day old, and used no longer", complaint=self.complaint)

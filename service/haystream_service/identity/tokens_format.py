@@ -33,6 +33,10 @@ _WORDS = {
 }
 
 
+# Beside its own errors: what PyYAML's readers of single values lead to, of `!!int ''` or `!!timestamp x`.
+_WRONG = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
 class TokensFormatError(Exception):
     """The file is wrong. The text says where, and the cure, and shows nothing that could be a token."""
 
@@ -130,8 +134,10 @@ def _yaml(content: bytes) -> object:
         mark = error.problem_mark
         where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
         raise TokensFormatError(f"this is not YAML, or has a key twice{where}; mend it there") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise TokensFormatError("this is not YAML in UTF-8; write it anew") from None
+    except _WRONG:
+        raise TokensFormatError(
+            "this is not YAML in UTF-8, or has a value that is none of its type; write it anew"
+        ) from None
 
 
 def _names(file: _File) -> dict[bytes, str]:

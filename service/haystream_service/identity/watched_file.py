@@ -1,4 +1,8 @@
-"""A file that is looked at again whenever something changes in its folder."""
+"""A file that is read again when something changes in its folder, or when somebody who needs it sees that it has.
+
+The kernel tells of a change at once, but only in the folder that is watched: not where a link leads out of it, nor on
+a network's disk. So whoever goes by the file has a glance at it.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +22,96 @@ if TYPE_CHECKING:
 QUIET_MILLISECONDS = 50
 LONGEST_MILLISECONDS = 500
 
+GLANCE_SECONDS = 1.0  # between two glances, each of which takes some microseconds
+PATIENCE_SECONDS = 1.0  # that somebody waits for a reading
+
+
+class WatchedFile:
+    """A file, and what has to be done when it is another one."""
+
+    def __init__(self, file: Path, look_again: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+        self._file = file
+        self._look_again = look_again
+        self._log = log
+        self._seen = _fingerprint(file)
+        self._next_glance_seconds = float("-inf")
+        self._patience_ends_seconds = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+
+    async def glance(self) -> None:
+        """See whether the file has changed since it was read, and if so wait until it is read again, but not long.
+
+        Who has just been taken out of the file is not let in by the call that finds it out.
+        """
+        now_seconds = asyncio.get_running_loop().time()
+        if now_seconds >= self._next_glance_seconds:
+            self._next_glance_seconds = now_seconds + GLANCE_SECONDS
+            self._look_if_changed(now_seconds)
+        looking, patience_seconds = self._looking, self._patience_ends_seconds - now_seconds
+        if looking is not None and not looking.done() and patience_seconds > 0:
+            await asyncio.wait([looking], timeout=patience_seconds)
+
+    async def watch(self) -> None:
+        """Watch the folder: editors replace a file, and Kubernetes a link that the file's own leads through."""
+        try:
+            async for _ in awatch(
+                self._file.parent,
+                watch_filter=None,
+                step=QUIET_MILLISECONDS,
+                debounce=LONGEST_MILLISECONDS,
+                recursive=False,
+            ):
+                self._seen = _fingerprint(self._file)
+                await self._look()
+        except (OSError, RuntimeError) as error:  # the folder is gone, or the machine has no more watches to give
+            self._log.warning("a file of who may call is not watched any longer", file=str(self._file), exc_info=error)
+
+    async def stop_looking(self) -> None:
+        """End a reading that a glance has begun."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    def _look_if_changed(self, now_seconds: float) -> None:
+        if self._looking is not None and not self._looking.done():
+            return
+        if (fingerprint := _fingerprint(self._file)) != self._seen:
+            self._seen = fingerprint
+            self._patience_ends_seconds = now_seconds + PATIENCE_SECONDS
+            self._looking = asyncio.create_task(self._look(), name=f"read {self._file.name}")
+
+    async def _look(self) -> None:
+        try:
+            await self._look_again()
+        except Exception as error:  # noqa: BLE001 - a defect in one reading must not hide what changes after it
+            # Its words and its story could have what is in the file.
+            name = type(error).__name__
+            self._log.error("a file of who may call could not be taken", file=str(self._file), error=name)
+
 
 @asynccontextmanager
 async def watched(
     file: Path, look_again: Callable[[], Awaitable[None]], log: FilteringBoundLogger
-) -> AsyncGenerator[None]:
+) -> AsyncGenerator[WatchedFile]:
     """Have a file looked at while the block lasts. What is read within the block misses no change after it."""
-    task = asyncio.create_task(_watch(file, look_again, log), name=f"watch {file.name}")
+    it = WatchedFile(file, look_again, log)
+    task = asyncio.create_task(it.watch(), name=f"watch {file.name}")
     await asyncio.sleep(0)  # the task's first turn, in which the kernel begins to watch
     try:
-        yield
+        yield it
     finally:
         task.cancel()
         await asyncio.wait([task])
+        await it.stop_looking()
 
 
-async def _watch(file: Path, look_again: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
-    """Watch the folder: editors replace a file, and Kubernetes a link beside it that the file's own leads through."""
+def _fingerprint(file: Path) -> tuple[int, ...]:
+    """Return what changes with a file, through all links; one that is not there has a fingerprint, too."""
     try:
-        async for _ in awatch(
-            file.parent,
-            watch_filter=None,
-            step=QUIET_MILLISECONDS,
-            debounce=LONGEST_MILLISECONDS,
-            recursive=False,
-        ):
-            await look_again()
-    except (OSError, RuntimeError) as error:  # the folder is gone, or the machine has no more watches to give
-        log.warning("a file of who may call is not watched any longer", file=str(file), exc_info=error)
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_dev, status.st_ino
 
 
 def read_at_most(file: Path, max_bytes: int) -> bytes:

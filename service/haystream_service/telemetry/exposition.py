@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 
 PATH = "/metrics"
 MAX_REQUESTS = 8  # at once; a connection more is closed
-REQUEST_SECONDS = 5  # that one may be silent, or take nothing
+REQUEST_SECONDS = 5  # that one may take to ask, or take nothing
+REST_SECONDS = 1.0  # where there are no descriptors for another connection
+
+_NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @contextmanager
@@ -36,12 +42,11 @@ def exposed(registry: CollectorRegistry, address: str) -> Generator[int]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     server = _Server(registry, host, int(port))
-    loop = asyncio.get_running_loop()
-    loop.add_reader(server.fileno(), server.handle_request)
+    server.listen_to(asyncio.get_running_loop())
     try:
         yield server.server_port
     finally:
-        loop.remove_reader(server.fileno())
+        server.stop_listening()
         server.server_close()
 
 
@@ -67,6 +72,30 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
+    def listen_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take connections when a loop says that there are some."""
+        self._loop = loop
+        self._rest: asyncio.TimerHandle | None = None
+        loop.add_reader(self.fileno(), self.handle_request)
+
+    def stop_listening(self) -> None:
+        """Take no more."""
+        self._loop.remove_reader(self.fileno())
+        if self._rest is not None:
+            self._rest.cancel()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a connection; where that cannot be had, rest: it goes on waiting, and the loop would say so for ever."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NOTHING_LEFT:
+                self._loop.remove_reader(self.fileno())
+                self._rest = self._loop.call_later(
+                    REST_SECONDS, self._loop.add_reader, self.fileno(), self.handle_request
+                )
+            raise
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Tell whether there is a place for one more."""
         return self._places.acquire(blocking=False)
@@ -85,8 +114,37 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     timeout = REQUEST_SECONDS
 
+    def setup(self) -> None:
+        """Have what is asked read within a time for the whole of it."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_WithinTime(self.connection))
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Say nothing: who scrapes is no event."""
+
+
+class _WithinTime(io.RawIOBase):
+    """What comes over a connection, until its time is over: a byte every other second is no request."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._ends_seconds = time.monotonic() + REQUEST_SECONDS
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read what there is. Raises TimeoutError."""
+        seconds = self._ends_seconds - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        self._connection.settimeout(seconds)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(REQUEST_SECONDS)  # the answer has a time of its own
 
 
 class _WithoutCreationTimes(Collector):
