@@ -235,6 +235,33 @@ async def test_a_callers_runs_at_once_are_counted_apart(guarded: Served, stage: 
     assert again[-1].HasField("finished")
 
 
+async def test_a_callers_readers_are_counted_apart(stage: Stage, tokens_file: Path) -> None:
+    """Whoever comes back again and again, to one run, takes nothing from the others; nor does who may have any runs."""
+    stage.chunks = 1
+    async with served(default_pipeline="fake", tokens_file=tokens_file, max_readers=14) as running:
+        request = chat_pb2.ChatRequest(query="q", run_id="r")
+        readers: list[grpc.aio.UnaryStreamCall[Any, Any]] = []
+        for metadata, limit in ((SUPPORT, 4), (BILLING, 7)):
+            own = [running.stub.Chat(request, metadata=metadata)]
+            await anext(aiter(own[0]))
+            again = chat_pb2.ResumeRequest(run_id="r")
+            own += [running.stub.Resume(again, metadata=metadata) for _ in range(limit - 1)]
+            for reader in own[1:]:
+                await anext(aiter(reader))
+            attaching = running.stub.Chat(request, metadata=metadata)
+            for call in (attaching, running.stub.Resume(again, metadata=metadata)):
+                complaint = await refused(call)
+                assert (complaint.code, complaint.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_READERS_OF_YOURS")
+                assert complaint.retry_seconds == 1
+                assert f"you have {limit} readers" in complaint.message
+            readers += own
+        stage.proceed.set()
+        for reader in readers:
+            assert (await all_events(reader))[-1].HasField("finished")
+        last = running.stub.Resume(chat_pb2.ResumeRequest(run_id="r"), metadata=SUPPORT)
+        assert (await all_events(last))[-1].HasField("finished")
+
+
 async def test_a_token_that_is_taken_out_stops_working_and_a_new_one_works(
     guarded: Served, stage: Stage, tokens_file: Path
 ) -> None:

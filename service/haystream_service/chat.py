@@ -11,6 +11,7 @@ import grpc.aio
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.entrance.door import caller
 from haystream_service.errors import ApiKeyForbidden, InvalidRequest, Refusal, RunExists, Violation
+from haystream_service.identity.principal import ANYONE
 from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from haystream_service.attachments import Attachments
+    from haystream_service.identity.principal import Principal
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.rpc import Context
@@ -109,7 +111,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _run_of(self, request: chat_pb2.ChatRequest, context: Context) -> Run | EndedRun:
         """Return the run that a request attaches to, or else the one that it starts."""
         principal = caller.get()
-        quota = Quota(principal.rights.max_runs, principal.rights.runs_per_minute)
+        quota = _quota_of(principal)
         if request.api_key and not principal.rights.own_api_key:
             raise ApiKeyForbidden
         if not request.run_id:
@@ -151,7 +153,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         context = reader.context
         self._observer.reads(run)
         writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
-        with self._runs.reading(writer):
+        principal = caller.get()
+        with self._runs.reading(writer, principal.name, _quota_of(principal)):
             if run.ending is None and not leads:  # it may say nothing for a while: who came back is to know it is there
                 await context.send_initial_metadata(headers({"run_id": run.record.id}))
             try:
@@ -189,6 +192,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             request_id = request_id_of(context)
             self._observer.defect(error, request_id)
             await abort(context, DEFECT, {"request_id": request_id})
+
+
+def _quota_of(principal: Principal) -> Quota:
+    rights = principal.rights
+    return Quota(rights.max_runs, rights.runs_per_minute, is_shared=principal.name != ANYONE.name)
 
 
 def _has_urls(call: Call) -> bool:

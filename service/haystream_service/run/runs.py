@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,6 +13,7 @@ from haystream_service.errors import (
     RunNotFound,
     ServiceDraining,
     TooManyReaders,
+    TooManyReadersOfYours,
     TooManyRuns,
     TooManyRunsAMinute,
     TooManyRunsOfYours,
@@ -21,6 +21,7 @@ from haystream_service.errors import (
 from haystream_service.run.ending import Cancelled, Disconnected, Drained
 from haystream_service.run.quota import Quota, Rates
 from haystream_service.run.run import Run
+from haystream_service.run.shares import Shares
 from haystream_service.run.store import EndedRun
 from haystream_service.run.total import Total
 
@@ -58,7 +59,7 @@ class Runs:
         self._store = store
         self.explain = explain
         self.queues = Total(capacity.queue_bytes)
-        self._of_principal: Counter[str] = Counter()
+        self._run_shares, self._reader_shares = Shares(), Shares()
         self._rates = Rates()
         self._loop = asyncio.get_running_loop()
         self._runs: dict[Run, OnEnded] = {}
@@ -82,20 +83,22 @@ class Runs:
     @property
     def principals(self) -> int:
         """How many principals have runs."""
-        return len(self._of_principal)
+        return len(self._run_shares)
 
     def admit(self, principal: str, quota: Quota) -> None:
         """Raise where a new run, or its first reader, has no place. It costs the principal nothing.
 
-        Raises ServiceDraining, TooManyRuns, TooManyReaders; then TooManyRunsOfYours, TooManyRunsAMinute.
+        Raises ServiceDraining, TooManyRuns, TooManyReaders; then TooManyRunsOfYours, TooManyReadersOfYours,
+        TooManyRunsAMinute.
         """
         if self._draining:
             raise ServiceDraining
         if len(self._runs) >= self._capacity.max_runs:
             raise TooManyRuns(self._capacity.max_runs)
-        self._admit_reader()
-        if quota.max_runs is not None and self._of_principal[principal] >= quota.max_runs:
+        self._admit_reader_to_service()
+        if quota.max_runs is not None and self._run_shares.of(principal) >= quota.max_runs:
             raise TooManyRunsOfYours(quota.max_runs)
+        self._admit_reader_of(principal, quota)
         if quota.runs_per_minute is not None:
             wait_seconds = self._rates.wait_seconds(principal, quota.runs_per_minute, self._loop.time())
             if wait_seconds:
@@ -120,7 +123,7 @@ class Runs:
         run = Run(record, log, budget, self.queues, on_disconnect, self)
         self._runs[run] = on_ended
         self._by_key[record.key] = run
-        self._of_principal[record.principal] += 1
+        self._run_shares.take(record.principal)
         self._idle.clear()
         run.start(work)
         return run
@@ -144,17 +147,23 @@ class Runs:
             run.stop(Cancelled())
 
     @contextmanager
-    def reading(self, reader: Follower) -> Generator[None]:
-        """Have the drain wait for a reader while the block lasts. Raises ServiceDraining or TooManyReaders."""
+    def reading(self, reader: Follower, principal: str, quota: Quota) -> Generator[None]:
+        """Have the drain wait for a principal's reader while the block lasts.
+
+        Raises ServiceDraining, TooManyReaders, TooManyReadersOfYours.
+        """
         if self._draining:
             raise ServiceDraining
-        self._admit_reader()
+        self._admit_reader_to_service()
+        self._admit_reader_of(principal, quota)
         self._readers.add(reader)
+        self._reader_shares.take(principal)
         self._idle.clear()
         try:
             yield
         finally:
             self._readers.discard(reader)
+            self._reader_shares.give_back(principal)
             self._check_idle()
 
     async def until_idle(self) -> None:
@@ -184,18 +193,21 @@ class Runs:
     def on_over(self, run: Run) -> None:
         """Let go of a run; its log stays for its time to live."""
         del self._runs[run]
-        self._of_principal[run.record.principal] -= 1
-        if not self._of_principal[run.record.principal]:
-            del self._of_principal[run.record.principal]
+        self._run_shares.give_back(run.record.principal)
         if self._by_key.get(run.record.key) is run:
             del self._by_key[run.record.key]
             if run.ending is not None:
                 self._store.keep(EndedRun(run.record, run.log, run.ending, run.usage))
         self._check_idle()
 
-    def _admit_reader(self) -> None:
+    def _admit_reader_to_service(self) -> None:
         if len(self._readers) >= self._capacity.max_readers:
             raise TooManyReaders(self._capacity.max_readers)
+
+    def _admit_reader_of(self, principal: str, quota: Quota) -> None:
+        limit = quota.max_readers(self._capacity.max_readers)
+        if self._reader_shares.of(principal) >= limit:
+            raise TooManyReadersOfYours(limit)
 
     def _check_idle(self) -> None:
         if not self._runs and not self._readers:
