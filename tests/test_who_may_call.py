@@ -209,6 +209,46 @@ async def test_a_default_that_a_caller_may_not_call_is_none(stage: Stage, tokens
     assert complaint.fields == {"pipeline": "there is no default; name one of fake"}
 
 
+async def test_who_may_call_nothing_is_told_so(stage: Stage, tokens_file: Path) -> None:
+    """A list of names without any would help nobody."""
+    nothing = {"tokens": [hashed("hs_new-token")], "pipelines": []}
+    tokens_file.write_text(yaml.safe_dump({"principals": {"nobody": nothing}}))
+    async with served(tokens_file=tokens_file) as running:
+        complaint = await refused(running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer("hs_new-token")))
+    assert complaint.fields == {"pipeline": "there is no default, and no pipeline that you may call"}
+
+
+async def test_a_right_that_was_taken_away_reaches_the_runs_that_go_on(
+    guarded: Served, stage: Stage, tokens_file: Path
+) -> None:
+    """They can no longer be read, at work or ended, by neither way; stopping them is still allowed."""
+    stage.chunks = 1
+    request = chat_pb2.ChatRequest(query="q", run_id="r", on_disconnect=chat_pb2.ON_DISCONNECT_CONTINUE)
+    call = guarded.stub.Chat(request, metadata=BILLING)
+    await anext(aiter(call))
+    less = {"principals": {"billing": {**PRINCIPALS["principals"]["billing"], "pipelines": ["threaded"]}}}
+    await asyncio.to_thread(tokens_file.write_text, yaml.safe_dump(less))
+    await guarded.service.authenticator.look_again()
+    await reads_nothing(guarded, request)
+    await guarded.stub.Cancel(chat_pb2.CancelRequest(run_id="r"), metadata=BILLING)
+    assert (await refused_later(call)).reason == "RUN_CANCELLED"
+    await guarded.runs.until_idle()
+    await reads_nothing(guarded, request)
+
+
+async def reads_nothing(running: Served, request: chat_pb2.ChatRequest) -> None:
+    """Assert that a run's caller may not read it: neither by its id, nor by asking the same again, nor other things."""
+    other = chat_pb2.ChatRequest(query="else", run_id=request.run_id)
+    resume = chat_pb2.ResumeRequest(run_id=request.run_id)
+    for call in (
+        running.stub.Resume(resume, metadata=BILLING),
+        running.stub.Chat(request, metadata=BILLING),
+        running.stub.Chat(other, metadata=BILLING),
+    ):
+        complaint = await refused(call)
+        assert (complaint.code, complaint.reason) == ("PERMISSION_DENIED", "PIPELINE_FORBIDDEN")
+
+
 async def test_a_callers_own_key_is_a_right(guarded: Served) -> None:
     """Who does not have it is told so, and nothing is built."""
     complaint = await refused(guarded.stub.Chat(chat_pb2.ChatRequest(query="q", api_key="sk-mine"), metadata=SUPPORT))

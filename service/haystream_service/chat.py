@@ -10,7 +10,7 @@ import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.entrance.door import caller
-from haystream_service.errors import ApiKeyForbidden, InvalidRequest, Refusal, RunExists, Violation
+from haystream_service.errors import ApiKeyForbidden, InvalidRequest, PipelineForbidden, Refusal, RunExists, Violation
 from haystream_service.identity.principal import ANYONE
 from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
@@ -81,6 +81,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         async with self._answering(context):
             check_run_id(request.run_id)
             run = await self._runs.get(request.run_id, caller.get().name)
+            _check_rights(run)
             if request.after_seq > run.log.last_seq:
                 cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
                 raise InvalidRequest(Violation("after_seq", cure))
@@ -139,6 +140,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         run = await self._runs.find(run_id, caller.get().name) if run_id else None
         if run is None or _is_to_be_repeated(run.ending):
             return None
+        _check_rights(run)
         if run.record.request_hash != asked:
             raise RunExists(run_id)
         return run
@@ -197,6 +199,12 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 def _quota_of(principal: Principal) -> Quota:
     rights = principal.rights
     return Quota(rights.max_runs, rights.runs_per_minute, is_shared=principal.name != ANYONE.name)
+
+
+def _check_rights(run: Run | EndedRun) -> None:
+    """Raise PipelineForbidden where a right was taken from the caller since its run began."""
+    if not caller.get().rights.may_call(run.record.pipeline):
+        raise PipelineForbidden(run.record.pipeline)
 
 
 def _has_urls(call: Call) -> bool:
