@@ -212,7 +212,7 @@ async def test_a_default_that_a_caller_may_not_call_is_none(stage: Stage, tokens
 async def test_who_may_call_nothing_is_told_so(stage: Stage, tokens_file: Path) -> None:
     """A list of names without any would help nobody."""
     nothing = {"tokens": [hashed("hs_new-token")], "pipelines": []}
-    tokens_file.write_text(yaml.safe_dump({"principals": {"nobody": nothing}}))
+    await asyncio.to_thread(tokens_file.write_text, yaml.safe_dump({"principals": {"nobody": nothing}}))
     async with served(tokens_file=tokens_file) as running:
         complaint = await refused(running.stub.Chat(chat_pb2.ChatRequest(query="q"), metadata=bearer("hs_new-token")))
     assert complaint.fields == {"pipeline": "there is no default, and no pipeline that you may call"}

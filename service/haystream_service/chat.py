@@ -122,11 +122,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         if run := await self._asked_before(request.run_id, asked):
             return run
         if _has_urls(call):
-            self._runs.admit(principal.name, quota)
-            self._registry.slot(request.pipeline, principal.rights.may_call).ready()
-            call = replace(call, messages=await self._attachments.fetched(call.messages))
-            if run := await self._asked_before(request.run_id, asked):  # in the meantime
-                return run
+            async with self._runs.holding(principal.name, quota):
+                self._registry.slot(request.pipeline, principal.rights.may_call).ready()
+                call = replace(call, messages=await self._attachments.fetched(call.messages))
+                if run := await self._asked_before(request.run_id, asked):  # in the meantime
+                    return run
         self._runs.admit(principal.name, quota)
         job = self._registry.job(request.pipeline, call, principal.rights.may_call)
         on_disconnect = on_disconnect_of(request)
