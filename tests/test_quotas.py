@@ -227,3 +227,17 @@ async def test_a_run_that_its_reader_left_still_counts_until_it_is_over(stage: S
         await running.runs.until_idle()
         stage.proceed.set()
         await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q")))
+
+
+@pytest.mark.parametrize(
+    ("quota", "limit"),
+    [(Quota(max_runs=2), 8), (Quota(), 50), (Quota(is_shared=False), 100), (Quota(max_runs=90), 360)],
+)
+def test_readers_fit_the_runs_that_a_caller_may_have(quota: Quota, limit: int) -> None:
+    """Who may have any number leaves half of all readers to the others, where there are others."""
+    assert quota.max_readers(100) == limit
+
+
+def test_the_only_reader_of_a_service_is_anybodys() -> None:
+    """Half of one is none."""
+    assert Quota().max_readers(1) == 1

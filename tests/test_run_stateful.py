@@ -397,7 +397,7 @@ class Service(RuleBasedStateMachine):
         """Read as an RPC does."""
         patience = Patience(heartbeat_seconds=7, slow_reader_seconds=SLOW_SECONDS)
         writer = Writer(source, taker, patience, leads=leads, after_seq=taker.seq)
-        with self.runs.reading(writer):
+        with self.runs.reading(writer, "me", Quota()):
             ending = await writer.follow()
         assert writer.delivered_seq == taker.seq
         if not isinstance(ending, ReaderTooSlow):

@@ -425,7 +425,7 @@ async def test_a_drain_dismisses_readers_of_runs_that_are_over() -> None:
         writer = writer_of(found, Collector(takes=False))
 
         async def read() -> Ending:
-            with house.runs.reading(writer):
+            with house.runs.reading(writer, "me", Quota()):
                 return await writer.follow()
 
         reading = asyncio.create_task(read())
@@ -434,5 +434,5 @@ async def test_a_drain_dismisses_readers_of_runs_that_are_over() -> None:
         assert await reading == Drained()
         with pytest.raises(ServiceDraining):
             house.start(never)
-        with pytest.raises(ServiceDraining), house.runs.reading(writer):
+        with pytest.raises(ServiceDraining), house.runs.reading(writer, "me", Quota()):
             raise AssertionError

@@ -10,7 +10,8 @@ import grpc.aio
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.entrance.door import caller
-from haystream_service.errors import ApiKeyForbidden, InvalidRequest, Refusal, RunExists, Violation
+from haystream_service.errors import ApiKeyForbidden, InvalidRequest, PipelineForbidden, Refusal, RunExists, Violation
+from haystream_service.identity.principal import ANYONE
 from haystream_service.pipelines.call import Image
 from haystream_service.requests import call_of, check_run_id, on_disconnect_of, request_hash
 from haystream_service.responses import description_message, pipeline_message
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from haystream_service.attachments import Attachments
+    from haystream_service.identity.principal import Principal
     from haystream_service.pipelines.call import Call
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.rpc import Context
@@ -79,6 +81,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         async with self._answering(context):
             check_run_id(request.run_id)
             run = await self._runs.get(request.run_id, caller.get().name)
+            _check_rights(run)
             if request.after_seq > run.log.last_seq:
                 cure = f"this run has come to {run.log.last_seq}; send the number of the last event that you have"
                 raise InvalidRequest(Violation("after_seq", cure))
@@ -109,7 +112,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def _run_of(self, request: chat_pb2.ChatRequest, context: Context) -> Run | EndedRun:
         """Return the run that a request attaches to, or else the one that it starts."""
         principal = caller.get()
-        quota = Quota(principal.rights.max_runs, principal.rights.runs_per_minute)
+        quota = _quota_of(principal)
         if request.api_key and not principal.rights.own_api_key:
             raise ApiKeyForbidden
         if not request.run_id:
@@ -119,11 +122,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         if run := await self._asked_before(request.run_id, asked):
             return run
         if _has_urls(call):
-            self._runs.admit(principal.name, quota)
-            self._registry.slot(request.pipeline, principal.rights.may_call).ready()
-            call = replace(call, messages=await self._attachments.fetched(call.messages))
-            if run := await self._asked_before(request.run_id, asked):  # in the meantime
-                return run
+            async with self._runs.holding(principal.name, quota):
+                self._registry.slot(request.pipeline, principal.rights.may_call).ready()
+                call = replace(call, messages=await self._attachments.fetched(call.messages))
+                if run := await self._asked_before(request.run_id, asked):  # in the meantime
+                    return run
         self._runs.admit(principal.name, quota)
         job = self._registry.job(request.pipeline, call, principal.rights.may_call)
         on_disconnect = on_disconnect_of(request)
@@ -137,6 +140,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         run = await self._runs.find(run_id, caller.get().name) if run_id else None
         if run is None or _is_to_be_repeated(run.ending):
             return None
+        _check_rights(run)
         if run.record.request_hash != asked:
             raise RunExists(run_id)
         return run
@@ -151,7 +155,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         context = reader.context
         self._observer.reads(run)
         writer = Writer(run, reader, self._limits.reader, leads=leads, after_seq=after_seq)
-        with self._runs.reading(writer):
+        principal = caller.get()
+        with self._runs.reading(writer, principal.name, _quota_of(principal)):
             if run.ending is None and not leads:  # it may say nothing for a while: who came back is to know it is there
                 await context.send_initial_metadata(headers({"run_id": run.record.id}))
             try:
@@ -189,6 +194,17 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             request_id = request_id_of(context)
             self._observer.defect(error, request_id)
             await abort(context, DEFECT, {"request_id": request_id})
+
+
+def _quota_of(principal: Principal) -> Quota:
+    rights = principal.rights
+    return Quota(rights.max_runs, rights.runs_per_minute, is_shared=principal.name != ANYONE.name)
+
+
+def _check_rights(run: Run | EndedRun) -> None:
+    """Raise PipelineForbidden where a right was taken from the caller since its run began."""
+    if not caller.get().rights.may_call(run.record.pipeline):
+        raise PipelineForbidden(run.record.pipeline)
 
 
 def _has_urls(call: Call) -> bool:

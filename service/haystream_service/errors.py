@@ -143,6 +143,13 @@ class TooManyReaders(Refusal):
         super().__init__(f"all {limit} readers that this service may have are there; try again in a moment")
 
 
+class TooManyReadersOfYours(Refusal):
+    """The caller has as many readers as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you have {limit} readers, and may have no more at once; try again when one of them is done")
+
+
 class TooManyImages(Refusal):
     """As many requests as may are being given the images behind their URLs."""
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from haystream_service.entrance.health_servicer import HealthServicer
+    from haystream_service.identity.certificate import PeerCertificate
+    from haystream_service.identity.principal import Principal
     from haystream_service.pipelines.keyed import KeyedPipelines
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.run.runs import Runs
@@ -81,6 +83,19 @@ class Service:
     metrics: CollectorRegistry
 
 
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Tells who calls, which may need an issuer's keys: at the end of the drain it is no longer waited for."""
+
+    authenticator: Authenticator
+    runs: Runs
+
+    async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
+        """Return who calls. Raises as the authenticator, and ServiceDraining."""
+        async with self.runs.waiting():
+            return await self.authenticator.principal_of(authorization, certificate)
+
+
 @asynccontextmanager
 async def serving(
     settings: Settings, log: FilteringBoundLogger, hidden: Secrets | None = None, traces: Traces | None = None
@@ -97,7 +112,8 @@ async def serving(
     ):
         metrics = metrics_of(_holdings(settings, core, encryption), SERVICES)
         observer = Observer(Report(log), metrics.runs, traces, lambda: core.registry.slots)
-        door = Door(SERVICE_NAME, authenticator, observer, certificate_of if settings.tls_client_ca else None)
+        asked = Patient(authenticator, core.runs)
+        door = Door(SERVICE_NAME, asked, observer, certificate_of if settings.tls_client_ca else None)
         server = _server(settings, [_watched(metrics, traces), BoundedMetadata(observer), door, Decoding(observer)])
         servicer = ChatServicer(core.registry, Attachments(fetcher), core.runs, _limits(settings), observer)
         chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)

@@ -114,6 +114,8 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS_A_MINUTE", text, seconds)
         case errors.TooManyReaders():
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_READERS", text, RETRY_SECONDS)
+        case errors.TooManyReadersOfYours():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_READERS_OF_YOURS", text, RETRY_SECONDS)
         case errors.TooManyImages():
             return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_IMAGES", text, RETRY_SECONDS)
         case errors.ServiceDraining():

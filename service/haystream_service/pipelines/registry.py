@@ -146,7 +146,8 @@ class PipelineRegistry:
         names = [name for name in self.slots if may_call(name)]
         name = name or self.default_for(may_call)
         if not name:
-            raise InvalidRequest(Violation("pipeline", f"there is no default; name one of {', '.join(names)}"))
+            cure = f"; name one of {', '.join(names)}" if names else ", and no pipeline that you may call"
+            raise InvalidRequest(Violation("pipeline", f"there is no default{cure}"))
         if not may_call(name):
             raise PipelineForbidden(name)
         if name not in self.slots:

@@ -1,4 +1,4 @@
-"""How many runs a principal may have at once, and how often it may begin one. Knows no clock."""
+"""How many runs and readers a principal may have at once, and how often it may begin a run. Knows no clock."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ MINUTE = 60_000_000_000
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 
+# The caller, who comes back before its broken connection is known for it, and somebody who looks on.
+READERS_PER_RUN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one principal may; None stands for no limit of its own."""
+    """What one principal may; None stands for no limit of its own. Not `is_shared`: there are no other principals."""
 
     max_runs: int | None = None
     runs_per_minute: int | None = None
+    is_shared: bool = True
+
+    def max_readers(self, of_all: int) -> int:
+        """Return how many readers it may have, so that some of all are left to the others."""
+        if self.max_runs is not None:
+            return READERS_PER_RUN * self.max_runs
+        return max(1, of_all // 2) if self.is_shared else of_all
 
 
 class Rates:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +13,7 @@ from haystream_service.errors import (
     RunNotFound,
     ServiceDraining,
     TooManyReaders,
+    TooManyReadersOfYours,
     TooManyRuns,
     TooManyRunsAMinute,
     TooManyRunsOfYours,
@@ -21,11 +21,14 @@ from haystream_service.errors import (
 from haystream_service.run.ending import Cancelled, Disconnected, Drained
 from haystream_service.run.quota import Quota, Rates
 from haystream_service.run.run import Run
+from haystream_service.run.shares import Shares
 from haystream_service.run.store import EndedRun
 from haystream_service.run.total import Total
+from haystream_service.run.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from haystream_service.run.ending import Failure
     from haystream_service.run.run import Budget, Follower, OnDisconnect, Work
@@ -58,13 +61,15 @@ class Runs:
         self._store = store
         self.explain = explain
         self.queues = Total(capacity.queue_bytes)
-        self._of_principal: Counter[str] = Counter()
+        self._run_shares, self._held_shares, self._reader_shares = Shares(), Shares(), Shares()
         self._rates = Rates()
         self._loop = asyncio.get_running_loop()
         self._runs: dict[Run, OnEnded] = {}
         self._by_key: dict[RunKey, Run] = {}
         self._readers: set[Follower] = set()
         self._draining = False
+        self._is_closed = False
+        self._waits = Waits()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -82,24 +87,45 @@ class Runs:
     @property
     def principals(self) -> int:
         """How many principals have runs."""
-        return len(self._of_principal)
+        return len(self._run_shares)
 
     def admit(self, principal: str, quota: Quota) -> None:
         """Raise where a new run, or its first reader, has no place. It costs the principal nothing.
 
-        Raises ServiceDraining, TooManyRuns, TooManyReaders; then TooManyRunsOfYours, TooManyRunsAMinute.
+        Raises ServiceDraining, TooManyRuns, TooManyReaders; then TooManyRunsOfYours, TooManyReadersOfYours,
+        TooManyRunsAMinute.
         """
         if self._draining:
             raise ServiceDraining
-        if len(self._runs) >= self._capacity.max_runs:
+        if len(self._runs) + self._held_shares.total >= self._capacity.max_runs:
             raise TooManyRuns(self._capacity.max_runs)
-        self._admit_reader()
-        if quota.max_runs is not None and self._of_principal[principal] >= quota.max_runs:
+        self._admit_reader_to_service()
+        places = self._run_shares.of(principal) + self._held_shares.of(principal)
+        if quota.max_runs is not None and places >= quota.max_runs:
             raise TooManyRunsOfYours(quota.max_runs)
+        self._admit_reader_of(principal, quota)
         if quota.runs_per_minute is not None:
             wait_seconds = self._rates.wait_seconds(principal, quota.runs_per_minute, self._loop.time())
             if wait_seconds:
                 raise TooManyRunsAMinute(quota.runs_per_minute, wait_seconds)
+
+    @asynccontextmanager
+    async def holding(self, principal: str, quota: Quota) -> AsyncGenerator[None]:
+        """Hold a run's place while its call waits in the block for what the run needs; then it is free to be taken.
+
+        Raises as `admit`, and ServiceDraining from within the block at the end of a drain.
+        """
+        self.admit(principal, quota)
+        self._held_shares.take(principal)
+        try:
+            async with self.waiting():
+                yield
+        finally:
+            self._held_shares.give_back(principal)
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        """Wait in the block for what the drain does not wait for. Raises ServiceDraining at its end, there as well."""
+        return self._waits.waiting()
 
     def start(  # noqa: PLR0913, PLR0917 - what a run is made of
         self,
@@ -120,7 +146,7 @@ class Runs:
         run = Run(record, log, budget, self.queues, on_disconnect, self)
         self._runs[run] = on_ended
         self._by_key[record.key] = run
-        self._of_principal[record.principal] += 1
+        self._run_shares.take(record.principal)
         self._idle.clear()
         run.start(work)
         return run
@@ -144,27 +170,41 @@ class Runs:
             run.stop(Cancelled())
 
     @contextmanager
-    def reading(self, reader: Follower) -> Generator[None]:
-        """Have the drain wait for a reader while the block lasts. Raises ServiceDraining or TooManyReaders."""
-        if self._draining:
+    def reading(self, reader: Follower, principal: str, quota: Quota) -> Generator[None]:
+        """Have the drain wait for a principal's reader while the block lasts.
+
+        Raises TooManyReaders, TooManyReadersOfYours, and ServiceDraining where the grace of a drain is over: until
+        then runs go on, and can be read nowhere else.
+        """
+        if self._is_closed:
             raise ServiceDraining
-        self._admit_reader()
+        self._admit_reader_to_service()
+        self._admit_reader_of(principal, quota)
         self._readers.add(reader)
+        self._reader_shares.take(principal)
         self._idle.clear()
         try:
             yield
         finally:
             self._readers.discard(reader)
+            self._reader_shares.give_back(principal)
             self._check_idle()
 
     async def until_idle(self) -> None:
         """Wait until there is no run and no reader."""
-        await self._idle.wait()
+        while not self._idle.is_set():  # somebody may have come since it was
+            await self._idle.wait()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new runs, and wait for the others; after the grace, end first their work and then their readers."""
+        """Refuse new runs, and wait for the others; after the grace, end first their work and then their readers.
+
+        From then on there are no new readers either: whoever comes again and again holds nothing up.
+        """
         self._draining = True
-        if await self._is_idle_within(grace_seconds):
+        is_idle = await self._is_idle_within(grace_seconds)
+        self._is_closed = True
+        self._waits.close()
+        if is_idle:
             return
         for run in self:
             run.stop(Drained())
@@ -184,18 +224,21 @@ class Runs:
     def on_over(self, run: Run) -> None:
         """Let go of a run; its log stays for its time to live."""
         del self._runs[run]
-        self._of_principal[run.record.principal] -= 1
-        if not self._of_principal[run.record.principal]:
-            del self._of_principal[run.record.principal]
+        self._run_shares.give_back(run.record.principal)
         if self._by_key.get(run.record.key) is run:
             del self._by_key[run.record.key]
             if run.ending is not None:
                 self._store.keep(EndedRun(run.record, run.log, run.ending, run.usage))
         self._check_idle()
 
-    def _admit_reader(self) -> None:
+    def _admit_reader_to_service(self) -> None:
         if len(self._readers) >= self._capacity.max_readers:
             raise TooManyReaders(self._capacity.max_readers)
+
+    def _admit_reader_of(self, principal: str, quota: Quota) -> None:
+        limit = quota.max_readers(self._capacity.max_readers)
+        if self._reader_shares.of(principal) >= limit:
+            raise TooManyReadersOfYours(limit)
 
     def _check_idle(self) -> None:
         if not self._runs and not self._readers:
