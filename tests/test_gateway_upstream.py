@@ -304,6 +304,29 @@ async def test_a_file_that_holds_no_token_is_refused_at_the_start(tmp_path: Path
 COMPLETION = {"model": "echo", "messages": [{"role": "user", "content": "q"}]}
 
 
+# Room for what is answered at once
+
+
+async def test_readiness_lists_and_cancel_do_not_wait_for_streams(stage: Stage) -> None:
+    """Where streams are all calls that the service takes on one connection, and one more waits."""
+    async with (
+        served(default_pipeline="fake", max_streams=2) as running,
+        browsed(running.address) as browser,
+        AsyncExitStack() as streams,
+    ):
+        for run_id in ("one", "two"):
+            body = {"query": "q", "run_id": run_id}
+            source = await streams.enter_async_context(httpx_sse.aconnect_sse(browser.http, "POST", "/chat", json=body))
+            frames = source.aiter_sse()
+            streams.push_async_callback(frames.aclose)
+            assert (await anext(frames)).event == "metadata"
+        for address in ("/readyz", "/pipelines", "/pipelines/fake"):
+            assert (await browser.http.get(address)).status_code == 200, address
+        assert (await browser.http.post("/runs/one/cancel")).status_code == 200
+        await stage.cancelled.wait()
+    assert stage.received
+
+
 # Another address
 
 
