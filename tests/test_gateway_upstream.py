@@ -11,9 +11,11 @@ import grpc.aio
 import httpx_sse
 import pytest
 import structlog
+from pydantic import ValidationError
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_gateway.credentials import CredentialsUnusable
+from haystream_gateway.settings import Settings, complaint_about
 from haystream_service.entrance.encryption import certificate_of
 from haystream_service.status import Status
 from tests.calls import all_events, kinds_of
@@ -299,6 +301,40 @@ async def test_a_file_that_holds_no_token_is_refused_at_the_start(tmp_path: Path
             pass
     assert str(caught.value).startswith(f"HAYSTREAM_GATEWAY_TOKEN_FILE: {path} ")
     assert not content or content not in str(caught.value)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "gateway.internal:0", "192.0.2.7:8000"])
+@pytest.mark.parametrize("identity", ["token", "certificate"])
+def test_a_gateway_that_others_reach_does_not_start_as_an_open_relay(listen: str, identity: str, certs: Certs) -> None:
+    """One line names the address, and how to say that it is meant."""
+    own = {"gateway_token_file": "token"} if identity == "token" else identified(certs)
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"gateway_listen": listen, **own})
+    complaint = complaint_about(caught.value)
+    assert complaint.startswith(f"HAYSTREAM_GATEWAY_LISTEN: whoever reaches {listen} ")
+    assert "HAYSTREAM_GATEWAY_ALLOW_UNAUTHENTICATED=true" in complaint
+    assert "\n" not in complaint
+    Settings.model_validate({"gateway_listen": listen, **own, "gateway_allow_unauthenticated": True})
+    Settings.model_validate({"gateway_listen": listen, **trusting(certs)})
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+def test_on_the_loopback_a_gateway_may_lend_its_identity(listen: str) -> None:
+    """As anybody on the machine could read its token."""
+    assert not Settings.model_validate({"gateway_listen": listen, "gateway_token_file": "token"}).is_open_relay
+
+
+async def test_a_relay_that_is_meant_is_warned_of(token_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, with the address; of the loopback there is nothing to say."""
+    with structlog.testing.capture_logs() as lines:
+        async with browsed("127.0.0.1:1", gateway_token_file=token_file):
+            pass
+        assert lines == []
+        monkeypatch.setattr(Settings, "is_open_relay", property(lambda _: True))  # nothing here binds to the world
+        async with browsed("127.0.0.1:1", gateway_token_file=token_file, gateway_allow_unauthenticated=True):
+            pass
+    (line,) = lines
+    assert (line["log_level"], line["address"]) == ("warning", "127.0.0.1:0")
 
 
 COMPLETION = {"model": "echo", "messages": [{"role": "user", "content": "q"}]}
