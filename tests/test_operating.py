@@ -186,6 +186,25 @@ def test_every_reason_of_the_gateway_is_there() -> None:
             assert status == own.get(name, str(own_statuses().get(name, of_code))), name
 
 
+async def test_every_example_of_the_openapi_document_is_a_refusal_that_there_is() -> None:
+    """Its reason is in the tables, whichever dialect has it."""
+    async with browsed("127.0.0.1:1") as browser:
+        document = (await browser.http.get("/openapi.json")).json()
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    contents = [
+        content
+        for operation in operations
+        for response in operation["responses"].values()
+        for content in response.get("content", {}).values()
+    ]
+    examples = [content["example"] for content in contents if isinstance(content.get("example"), dict)]
+    own = {example["reason"] for example in examples if "reason" in example}
+    of_openai = {example["error"]["code"].upper() for example in examples if "error" in example}
+    assert own <= reasons()
+    assert of_openai <= reasons() | {"MODEL_NOT_FOUND"}
+    assert min(len(own), len(of_openai)) > 8
+
+
 def test_what_is_worth_another_try_is_marked() -> None:
     """Exactly where RetryInfo comes along."""
     service = with_delay("Status", ROOT / "service") | {"PROVIDER_BUSY", "PROVIDER_UNAVAILABLE"}
