@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+import re
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -429,6 +430,69 @@ async def test_a_chat_whose_connection_is_lost_before_the_first_word_goes_to_ano
     assert len(calls) == 1
 
 
+@asynccontextmanager
+async def losing_the_first_answer(address: str, begun: asyncio.Event) -> AsyncGenerator[str]:
+    """Stand between the gateway and a service, and hang up on the gateway once, when its first run has begun.
+
+    The service learns nothing of it.
+    """
+    host, _, port = address.partition(":")
+    connections: list[asyncio.Task[None] | None] = []
+    over = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        answers, service = await asyncio.open_connection(host, int(port))
+        ways = [asyncio.create_task(passed_on(reader, service))]
+        if len(connections) > 1:
+            ways.append(asyncio.create_task(passed_on(answers, writer)))
+        else:
+            head = await answers.readexactly(9)
+            while head[3] != HEADERS:
+                writer.write(head + await answers.readexactly(int.from_bytes(head[:3])))
+                head = await answers.readexactly(9)
+            await begun.wait()
+            writer.transport.abort()
+        await over.wait()
+        service.transport.abort()
+        writer.transport.abort()
+        await asyncio.gather(*ways)
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with server:
+        try:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            over.set()
+            await asyncio.gather(*filter(None, connections))
+    assert len(connections) > 1
+
+
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write all that can be read."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "completion"])
+async def test_a_chat_whose_answer_is_lost_on_the_way_runs_once(stage: Stage, method: str) -> None:
+    """Asked again it finds its run by the id that the gateway gave it; its caller has given none."""
+    async with served(default_pipeline="fake") as running:
+        async with losing_the_first_answer(running.address, stage.waiting) as address, browsed(address) as browser:
+            if method == "GET":
+                asking = asyncio.create_task(browser.http.get("/chat?query=q"))
+            elif method == "POST":
+                asking = asyncio.create_task(browser.http.post("/chat", json={"query": "q"}))
+            else:
+                completion = {**COMPLETION, "model": "fake"}
+                asking = asyncio.create_task(browser.http.post("/v1/chat/completions", json=completion))
+            await stage.waiting.wait()
+            stage.proceed.set()
+            assert (await asking).status_code == 200
+    assert len(stage.received) == 1
+
+
 async def test_a_chat_that_is_refused_everywhere_is_refused_after_four_times() -> None:
     """No request is too long for it."""
     service = Scripted(events=(), status=Foreign(UNAVAILABLE))
@@ -436,6 +500,8 @@ async def test_a_chat_that_is_refused_everywhere_is_refused_after_four_times() -
         answer = await browser.http.post("/chat", json={"query": "x" * (3 << 20)})
     assert (answer.status_code, answer.json()["reason"]) == (503, "SERVICE_UNREACHABLE")
     assert len(service.requests) == 4
+    (run_id,) = {request.run_id for request in service.requests}
+    assert re.fullmatch(r"[0-9a-f]{24}", run_id)
 
 
 async def test_a_chat_that_has_begun_is_not_sent_again() -> None:

@@ -55,15 +55,17 @@ class BoundedHeads(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, step by step: the parser alone knows where a head ends, and where the next begins."""
-        while data and not self.transport.is_closing():
+        taken = 0
+        while taken < len(data) and not self.transport.is_closing():
             step_bytes = STEP_BYTES
             if self._head_bytes is not None:
                 step_bytes = min(STEP_BYTES, MAX_HEAD_BYTES - self._head_bytes)
                 if step_bytes == 0:
                     self._refuse(HEAD_TOO_LARGE)
                     return
-                self._head_bytes += min(step_bytes, len(data))
-            step, data = data[:step_bytes], data[step_bytes:]
+                self._head_bytes += min(step_bytes, len(data) - taken)
+            step = data[taken : taken + step_bytes]
+            taken += len(step)
             super().data_received(step)
 
     def on_message_begin(self) -> None:
