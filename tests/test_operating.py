@@ -109,6 +109,16 @@ def test_every_setting_is_there_with_its_default() -> None:
     assert len(found) == len(dict(found))
 
 
+def test_what_both_have_is_the_same_to_both() -> None:
+    """One variable sets it: what the service starts with does not stop the gateway."""
+    service, gateway = ServiceSettings.model_fields, GatewaySettings.model_fields
+    shared = service.keys() & gateway.keys()
+    assert shared == {"slow_reader_seconds", "log_format", "log_level"}
+    for name in shared:
+        for part in ("annotation", "metadata", "default"):
+            assert getattr(service[name], part) == getattr(gateway[name], part), name
+
+
 def test_no_setting_is_named_that_there_is_not() -> None:
     """Neither anywhere in the text, nor in the README, nor short in the table of limits."""
     known = {*defaults(ServiceSettings), *defaults(GatewaySettings)}
