@@ -14,6 +14,7 @@ import pytest
 from haystream.v1 import chat_pb2
 from haystream_gateway.endpoints.playground import FOLDER
 from haystream_gateway.frames import event_frame
+from haystream_gateway.problems import Code, Problem
 from tests.conftest import SHIPPED, Browser, Served, browsed, served
 from tests.frames import frames_of, text_of
 
@@ -327,6 +328,12 @@ async def test_too_many_runs_are_a_429_that_says_when_to_come_back(stage: Stage)
             answer = await browser.http.post("/chat", json={"query": "q"})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert answer.json()["reason"] == "TOO_MANY_RUNS"
+
+
+@pytest.mark.parametrize(("wait", "told"), [(0.0, "1"), (0.3, "1"), (1.0, "1"), (1.4, "2"), (2.5, "3"), (30.0, "30")])
+def test_who_is_told_when_to_come_back_is_never_too_early(wait: float, told: str) -> None:
+    """Whole seconds, rounded up."""
+    assert Problem(Code.UNAVAILABLE, "WORDS", "words", retry_seconds=wait).headers["Retry-After"] == told
 
 
 async def test_the_page_loads_nothing_from_elsewhere(page: Browser) -> None:

@@ -11,12 +11,14 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from haystream_gateway.connections import MAX_HEAD_BYTES, BoundedHeads
+from haystream_gateway.connections import MAX_HEAD_BYTES, STEP_BYTES, BoundedHeads
 from haystream_gateway.settings import Settings
 from tests.conftest import Browser, Served, browsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
 
     from tests.fakes import Stage
 
@@ -156,6 +158,71 @@ async def test_a_head_without_an_end_is_refused(page: Browser, head: bytes) -> N
     status, problem = await exchange(page, head)
     assert status.startswith(b"HTTP/1.1 431")
     assert problem["reason"] == "HEADERS_TOO_LARGE"
+
+
+def head_of(size: int) -> bytes:
+    """Return the head of a request that is as long as that, to the byte."""
+    begin, end = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Large: ", b"\r\n\r\n"
+    return begin + b"x" * (size - len(begin) - len(end)) + end
+
+
+@pytest.mark.parametrize("more", [0, 1, 5_000])
+async def test_a_head_may_be_as_large_as_the_limit_and_not_a_byte_larger(page: Browser, more: int) -> None:
+    """Also where its end comes with the same read."""
+    status, _ = await exchange(page, head_of(MAX_HEAD_BYTES + more))
+    assert status.startswith(b"HTTP/1.1 431" if more else b"HTTP/1.1 200")
+
+
+class Written(asyncio.Transport):
+    """A connection that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep it."""
+        self.answer += bytes(data)
+
+    def is_closing(self) -> bool:
+        """Whether a refusal was the last word."""
+        return b"connection: close" in self.answer
+
+    def close(self) -> None:
+        """Do nothing: there is nobody at the other end."""
+
+
+@pytest.mark.parametrize("read_bytes", [1000, 4096, 65_535, 65_536, 262_144])
+@pytest.mark.parametrize("more", [0, 1, 100_000])
+async def test_a_head_is_counted_from_its_first_byte(read_bytes: int, more: int) -> None:
+    """However many reads it takes, and also where its end comes with the last of them."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    config, state, line = uvicorn.Config(app, log_config=None), ServerState(), Written()
+    config.load()
+    connection = BoundedHeads(config, state, {})
+    connection.connection_made(line)
+    head = head_of(MAX_HEAD_BYTES + more)
+    for start in range(0, len(head), read_bytes):
+        connection.data_received(head[start : start + read_bytes])
+    await asyncio.gather(*state.tasks)
+    connection.connection_lost(None)
+    assert line.answer.startswith(b"HTTP/1.1 431" if more else b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize(("more", "answered"), [(0, b"HTTP/1.1 200"), (STEP_BYTES + 1, b"HTTP/1.1 431")])
+async def test_a_head_behind_another_request_has_the_same_limit(page: Browser, more: int, answered: bytes) -> None:
+    """To the step: where it begins within one, nothing tells where."""
+    first = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", page.gateway.port)
+    writer.write(first + head_of(MAX_HEAD_BYTES + more))
+    async with asyncio.timeout(10):
+        answers = await reader.read(-1)
+    writer.transport.abort()
+    assert answers.count(answered) == (2 if answered.endswith(b"200") else 1)
 
 
 async def test_what_is_no_http_is_refused_in_the_same_shape(page: Browser) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+import re
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,9 +12,11 @@ import grpc.aio
 import httpx_sse
 import pytest
 import structlog
+from pydantic import ValidationError
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_gateway.credentials import CredentialsUnusable
+from haystream_gateway.settings import Settings, complaint_about
 from haystream_service.entrance.encryption import certificate_of
 from haystream_service.status import Status
 from tests.calls import all_events, kinds_of
@@ -301,7 +304,64 @@ async def test_a_file_that_holds_no_token_is_refused_at_the_start(tmp_path: Path
     assert not content or content not in str(caught.value)
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "gateway.internal:0", "192.0.2.7:8000"])
+@pytest.mark.parametrize("identity", ["token", "certificate"])
+def test_a_gateway_that_others_reach_does_not_start_as_an_open_relay(listen: str, identity: str, certs: Certs) -> None:
+    """One line names the address, and how to say that it is meant."""
+    own = {"gateway_token_file": "token"} if identity == "token" else identified(certs)
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"gateway_listen": listen, **own})
+    complaint = complaint_about(caught.value)
+    assert complaint.startswith(f"HAYSTREAM_GATEWAY_LISTEN: whoever reaches {listen} ")
+    assert "HAYSTREAM_GATEWAY_ALLOW_UNAUTHENTICATED=true" in complaint
+    assert "\n" not in complaint
+    Settings.model_validate({"gateway_listen": listen, **own, "gateway_allow_unauthenticated": True})
+    Settings.model_validate({"gateway_listen": listen, **trusting(certs)})
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+def test_on_the_loopback_a_gateway_may_lend_its_identity(listen: str) -> None:
+    """As anybody on the machine could read its token."""
+    assert not Settings.model_validate({"gateway_listen": listen, "gateway_token_file": "token"}).is_open_relay
+
+
+async def test_a_relay_that_is_meant_is_warned_of(token_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, with the address; of the loopback there is nothing to say."""
+    with structlog.testing.capture_logs() as lines:
+        async with browsed("127.0.0.1:1", gateway_token_file=token_file):
+            pass
+        assert lines == []
+        monkeypatch.setattr(Settings, "is_open_relay", property(lambda _: True))  # nothing here binds to the world
+        async with browsed("127.0.0.1:1", gateway_token_file=token_file, gateway_allow_unauthenticated=True):
+            pass
+    (line,) = lines
+    assert (line["log_level"], line["address"]) == ("warning", "127.0.0.1:0")
+
+
 COMPLETION = {"model": "echo", "messages": [{"role": "user", "content": "q"}]}
+
+
+# Room for what is answered at once
+
+
+async def test_readiness_lists_and_cancel_do_not_wait_for_streams(stage: Stage) -> None:
+    """Where streams are all calls that the service takes on one connection, and one more waits."""
+    async with (
+        served(default_pipeline="fake", max_streams=2) as running,
+        browsed(running.address) as browser,
+        AsyncExitStack() as streams,
+    ):
+        for run_id in ("one", "two"):
+            body = {"query": "q", "run_id": run_id}
+            source = await streams.enter_async_context(httpx_sse.aconnect_sse(browser.http, "POST", "/chat", json=body))
+            frames = source.aiter_sse()
+            streams.push_async_callback(frames.aclose)
+            assert (await anext(frames)).event == "metadata"
+        for address in ("/readyz", "/pipelines", "/pipelines/fake"):
+            assert (await browser.http.get(address)).status_code == 200, address
+        assert (await browser.http.post("/runs/one/cancel")).status_code == 200
+        await stage.cancelled.wait()
+    assert stage.received
 
 
 # Another address
@@ -370,6 +430,69 @@ async def test_a_chat_whose_connection_is_lost_before_the_first_word_goes_to_ano
     assert len(calls) == 1
 
 
+@asynccontextmanager
+async def losing_the_first_answer(address: str, begun: asyncio.Event) -> AsyncGenerator[str]:
+    """Stand between the gateway and a service, and hang up on the gateway once, when its first run has begun.
+
+    The service learns nothing of it.
+    """
+    host, _, port = address.partition(":")
+    connections: list[asyncio.Task[None] | None] = []
+    over = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        answers, service = await asyncio.open_connection(host, int(port))
+        ways = [asyncio.create_task(passed_on(reader, service))]
+        if len(connections) > 1:
+            ways.append(asyncio.create_task(passed_on(answers, writer)))
+        else:
+            head = await answers.readexactly(9)
+            while head[3] != HEADERS:
+                writer.write(head + await answers.readexactly(int.from_bytes(head[:3])))
+                head = await answers.readexactly(9)
+            await begun.wait()
+            writer.transport.abort()
+        await over.wait()
+        service.transport.abort()
+        writer.transport.abort()
+        await asyncio.gather(*ways)
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with server:
+        try:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            over.set()
+            await asyncio.gather(*filter(None, connections))
+    assert len(connections) > 1
+
+
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write all that can be read."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "completion"])
+async def test_a_chat_whose_answer_is_lost_on_the_way_runs_once(stage: Stage, method: str) -> None:
+    """Asked again it finds its run by the id that the gateway gave it; its caller has given none."""
+    async with served(default_pipeline="fake") as running:
+        async with losing_the_first_answer(running.address, stage.waiting) as address, browsed(address) as browser:
+            if method == "GET":
+                asking = asyncio.create_task(browser.http.get("/chat?query=q"))
+            elif method == "POST":
+                asking = asyncio.create_task(browser.http.post("/chat", json={"query": "q"}))
+            else:
+                completion = {**COMPLETION, "model": "fake"}
+                asking = asyncio.create_task(browser.http.post("/v1/chat/completions", json=completion))
+            await stage.waiting.wait()
+            stage.proceed.set()
+            assert (await asking).status_code == 200
+    assert len(stage.received) == 1
+
+
 async def test_a_chat_that_is_refused_everywhere_is_refused_after_four_times() -> None:
     """No request is too long for it."""
     service = Scripted(events=(), status=Foreign(UNAVAILABLE))
@@ -377,6 +500,8 @@ async def test_a_chat_that_is_refused_everywhere_is_refused_after_four_times() -
         answer = await browser.http.post("/chat", json={"query": "x" * (3 << 20)})
     assert (answer.status_code, answer.json()["reason"]) == (503, "SERVICE_UNREACHABLE")
     assert len(service.requests) == 4
+    (run_id,) = {request.run_id for request in service.requests}
+    assert re.fullmatch(r"[0-9a-f]{24}", run_id)
 
 
 async def test_a_chat_that_has_begun_is_not_sent_again() -> None:

@@ -109,6 +109,16 @@ def test_every_setting_is_there_with_its_default() -> None:
     assert len(found) == len(dict(found))
 
 
+def test_what_both_have_is_the_same_to_both() -> None:
+    """One variable sets it: what the service starts with does not stop the gateway."""
+    service, gateway = ServiceSettings.model_fields, GatewaySettings.model_fields
+    shared = service.keys() & gateway.keys()
+    assert shared == {"slow_reader_seconds", "log_format", "log_level"}
+    for name in shared:
+        for part in ("annotation", "metadata", "default"):
+            assert getattr(service[name], part) == getattr(gateway[name], part), name
+
+
 def test_no_setting_is_named_that_there_is_not() -> None:
     """Neither anywhere in the text, nor in the README, nor short in the table of limits."""
     known = {*defaults(ServiceSettings), *defaults(GatewaySettings)}
@@ -184,6 +194,25 @@ def test_every_reason_of_the_gateway_is_there() -> None:
         if status != "any":
             of_code = Problem(grpc.StatusCode[code], name, "").http_status
             assert status == own.get(name, str(own_statuses().get(name, of_code))), name
+
+
+async def test_every_example_of_the_openapi_document_is_a_refusal_that_there_is() -> None:
+    """Its reason is in the tables, whichever dialect has it."""
+    async with browsed("127.0.0.1:1") as browser:
+        document = (await browser.http.get("/openapi.json")).json()
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    contents = [
+        content
+        for operation in operations
+        for response in operation["responses"].values()
+        for content in response.get("content", {}).values()
+    ]
+    examples = [content["example"] for content in contents if isinstance(content.get("example"), dict)]
+    own = {example["reason"] for example in examples if "reason" in example}
+    of_openai = {example["error"]["code"].upper() for example in examples if "error" in example}
+    assert own <= reasons()
+    assert of_openai <= reasons() | {"MODEL_NOT_FOUND"}
+    assert min(len(own), len(of_openai)) > 8
 
 
 def test_what_is_worth_another_try_is_marked() -> None:

@@ -1,4 +1,4 @@
-"""The channel to the service. Where its certificates change, new calls take a new one, and open streams keep theirs."""
+"""The channels to the service. Where its certificates change, new calls take new ones, and open streams keep theirs."""
 
 from __future__ import annotations
 
@@ -51,18 +51,30 @@ OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),
 )
 
+# Channels to one address share a connection otherwise, and with it the number of calls that the service takes on one.
+OF_ITS_OWN = ("grpc.use_local_subchannel_pool", 1)
+
 # Streams on a channel that was replaced may take so long; who is cut off then comes back.
 RETIREMENT_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A channel with what is called over it, and the credentials that it was opened with."""
+    """What is called, and the credentials that it is called with.
 
-    channel: grpc.aio.Channel
+    Two connections: `chat` takes the streams, which may be as many as the service takes on one. What is answered at
+    once, `unary` and `health`, has another, and never waits for a stream to end.
+    """
+
     credentials: grpc.ChannelCredentials | None
+    channels: tuple[grpc.aio.Channel, grpc.aio.Channel]
     chat: chat_pb2_grpc.ChatServiceStub
+    unary: chat_pb2_grpc.ChatServiceStub
     health: health_pb2_grpc.HealthStub
+
+    async def close(self, grace_seconds: float | None = None) -> None:
+        """Cancel what is still open after a time."""
+        await asyncio.gather(*(channel.close(grace_seconds) for channel in self.channels))
 
 
 class Lines:
@@ -81,7 +93,7 @@ class Lines:
         """Return the line for a call that begins now."""
         credentials = self._credentials()
         if credentials is not self._line.credentials:
-            task = asyncio.create_task(self._line.channel.close(RETIREMENT_SECONDS), name="channel retires")
+            task = asyncio.create_task(self._line.close(RETIREMENT_SECONDS), name="channel retires")
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
             self._line = self._opened(credentials)
@@ -92,22 +104,25 @@ class Lines:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        await self._line.channel.close()
+        await self._line.close()
 
     def _opened(self, credentials: grpc.ChannelCredentials | None) -> Line:
-        channel = (
-            grpc.aio.insecure_channel(self._target, options=self._options)
-            if credentials is None
-            else grpc.aio.secure_channel(self._target, credentials, options=self._options)
-        )
-        return Line(channel, credentials, chat_pb2_grpc.ChatServiceStub(channel), health_pb2_grpc.HealthStub(channel))
+        streams, unary = self._channel(credentials), self._channel(credentials, OF_ITS_OWN)
+        stub = chat_pb2_grpc.ChatServiceStub
+        return Line(credentials, (streams, unary), stub(streams), stub(unary), health_pb2_grpc.HealthStub(unary))
+
+    def _channel(self, credentials: grpc.ChannelCredentials | None, *more: tuple[str, int]) -> grpc.aio.Channel:
+        options = (*self._options, *more)
+        if credentials is None:
+            return grpc.aio.insecure_channel(self._target, options=options)
+        return grpc.aio.secure_channel(self._target, credentials, options=options)
 
 
 @asynccontextmanager
 async def lines_to(
     target: str, credentials: Callable[[], grpc.ChannelCredentials | None], server_name: str = ""
 ) -> AsyncGenerator[Lines]:
-    """Hold a channel to the service; it connects with the first call."""
+    """Hold the channels to the service; each connects with its first call."""
     lines = Lines(target, credentials, server_name)
     try:
         yield lines

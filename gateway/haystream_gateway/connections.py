@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 
+# A head that begins within a step, behind the request before it, is counted from the next step on.
+STEP_BYTES = 4 * 1024
+
 MALFORMED = Problem(Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", "this is not HTTP", own_http_status=400)
 HEAD_TOO_LARGE = Problem(
     Code.INVALID_ARGUMENT,
     "HEADERS_TOO_LARGE",
-    f"the address and the headers have to be smaller than {MAX_HEAD_BYTES} bytes",
+    f"the address and the headers may have no more than {MAX_HEAD_BYTES} bytes",
     own_http_status=431,
 )
 
@@ -51,13 +54,19 @@ class BoundedHeads(HttpToolsProtocol):
             cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, unless it is too much."""
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not _has_end_of_head(data):
-                self._refuse(HEAD_TOO_LARGE)
-                return
-        super().data_received(data)
+        """Take what has come, step by step: the parser alone knows where a head ends, and where the next begins."""
+        taken = 0
+        while taken < len(data) and not self.transport.is_closing():
+            step_bytes = STEP_BYTES
+            if self._head_bytes is not None:
+                step_bytes = min(STEP_BYTES, MAX_HEAD_BYTES - self._head_bytes)
+                if step_bytes == 0:
+                    self._refuse(HEAD_TOO_LARGE)
+                    return
+                self._head_bytes += min(step_bytes, len(data) - taken)
+            step = data[taken : taken + step_bytes]
+            taken += len(step)
+            super().data_received(step)
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a head."""
@@ -98,8 +107,3 @@ class BoundedHeads(HttpToolsProtocol):
         head += [f"{name.decode()}: {value.decode()}" for name, value in response.raw_headers]
         self.transport.write("\r\n".join([*head, "", ""]).encode() + bytes(response.body))
         self.transport.close()
-
-
-def _has_end_of_head(data: bytes) -> bool:
-    """Whether the head ends in these bytes: what makes them many is the body, then."""
-    return b"\r\n\r\n" in data[:MAX_HEAD_BYTES]

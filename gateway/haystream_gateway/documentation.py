@@ -141,7 +141,7 @@ PIPELINE = _json(
 
 _PROBLEMS = {
     400: ("The request cannot be served as things are.", "FAILED_PRECONDITION", "API_KEY_REQUIRED"),
-    401: ("The caller is not known.", "UNAUTHENTICATED", "UNAUTHENTICATED"),
+    401: ("The caller is not known.", "UNAUTHENTICATED", "CREDENTIALS_MISSING"),
     403: ("The caller may not do this.", "PERMISSION_DENIED", "CROSS_SITE"),
     404: ("There is no such pipeline or run.", "NOT_FOUND", "RUN_NOT_FOUND"),
     408: ("The body took too long to come.", "INVALID_ARGUMENT", "BODY_TOO_SLOW"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -75,7 +76,7 @@ class Problem:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of an HTTP answer that says so."""
-        headers = {} if self.retry_seconds is None else {"Retry-After": str(max(1, round(self.retry_seconds)))}
+        headers = {} if self.retry_seconds is None else {"Retry-After": str(max(1, ceil(self.retry_seconds)))}
         if self.http_status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"
         return headers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -69,7 +70,7 @@ class ChatBody(RunOptions):
             pipeline=self.pipeline,
             api_key=self.api_key.get_secret_value() if self.api_key is not None else "",
             streaming_components=self.streaming_components,
-            run_id=self.run_id,
+            run_id=self.run_id or new_run_id(),
             on_disconnect=_ON_DISCONNECT[self.on_disconnect],
         )
         if self.messages is None:
@@ -98,7 +99,7 @@ class ChatQuery(BaseModel):
         return chat_pb2.ChatRequest(
             query=self.query,
             pipeline=self.pipeline,
-            run_id=self.run_id,
+            run_id=self.run_id or new_run_id(),
             on_disconnect=chat_pb2.ON_DISCONNECT_CONTINUE,
             disconnect_grace=duration(grace_seconds),
         )
@@ -111,6 +112,14 @@ class EventsQuery(BaseModel):
 
     after: Annotated[int, Field(ge=0, le=MAX_SEQ, description="The `seq` after which to begin.", examples=[3])] = 0
     label_components: LabelComponents = False
+
+
+def new_run_id() -> str:
+    """Return an id that nobody can guess, for a run that its caller has not named.
+
+    Where a connection is lost before the service's first word the channel asks again, and the run is found by its id.
+    """
+    return secrets.token_hex(12)
 
 
 def duration(seconds: float) -> Duration:

@@ -59,6 +59,8 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
     """Serve until the block is left, then end all streams. Raises AddressInUse, or CredentialsUnusable."""
     app, streams = gateway_app(settings, log)
     listener = _bind(settings.gateway_listen, settings.slow_reader_seconds)
+    if settings.is_open_relay:
+        log.warning("whoever reaches this address calls the service as the gateway", address=settings.gateway_listen)
     server = _Server(
         uvicorn.Config(
             app,

@@ -55,6 +55,8 @@ def _name_or_none(value: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -79,6 +81,9 @@ class Settings(BaseSettings):
 
     gateway_listen: Annotated[str, AfterValidator(_host_and_port)] = Field(
         default="127.0.0.1:8000", description="address to serve HTTP on; port 0 takes a free one"
+    )
+    gateway_allow_unauthenticated: bool = Field(
+        default=False, description="lend its own token or certificate to whoever reaches an address that others reach"
     )
     target: Annotated[str, AfterValidator(_target)] = Field(
         default="127.0.0.1:50051",
@@ -133,6 +138,16 @@ class Settings(BaseSettings):
         return self.gateway_tls or self.gateway_tls_ca is not None
 
     @property
+    def is_open_relay(self) -> bool:
+        """Whether others than this machine's own may call the service in the gateway's name."""
+        has_identity = self.gateway_token_file is not None or self.gateway_tls_cert is not None
+        return has_identity and not _is_loopback(self._host)
+
+    @property
+    def _host(self) -> str:
+        return self.gateway_listen.rpartition(":")[0].strip("[]")
+
+    @property
     def cors_origins(self) -> tuple[str, ...]:
         """The origins whose pages may call, as browsers write them."""
         return _listed(self.gateway_cors_origins.lower())
@@ -141,8 +156,7 @@ class Settings(BaseSettings):
     def hosts(self) -> tuple[str, ...] | None:
         """The names that browsers may call the gateway by, besides its addresses; None for all."""
         listed = _listed(self.gateway_hosts.lower())
-        host = self.gateway_listen.rpartition(":")[0].strip("[]")
-        return listed if listed or host == "localhost" or _is_loopback(host) else None
+        return listed if listed or _is_loopback(self._host) else None
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
@@ -164,6 +178,12 @@ class Settings(BaseSettings):
                     f"HAYSTREAM_GATEWAY_TLS_{name}: it needs encryption; set HAYSTREAM_GATEWAY_TLS=true, or "
                     "HAYSTREAM_GATEWAY_TLS_CA"
                 )
+        if self.is_open_relay and not self.gateway_allow_unauthenticated:
+            raise ValueError(
+                f"HAYSTREAM_GATEWAY_LISTEN: whoever reaches {self.gateway_listen} could call the service in the "
+                "gateway's name; set neither HAYSTREAM_GATEWAY_TOKEN_FILE nor HAYSTREAM_GATEWAY_TLS_CERT, or say "
+                "HAYSTREAM_GATEWAY_ALLOW_UNAUTHENTICATED=true"
+            )
         return self
 
 

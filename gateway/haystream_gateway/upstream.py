@@ -43,29 +43,29 @@ class Upstream:
 
     def chat(self, request: chat_pb2.ChatRequest, metadata: Metadata = ()) -> EventCall:
         """Start a run, or attach to the one that has the request's `run_id`."""
-        return self._chat.Chat(request, metadata=self._identified(metadata))
+        return self._lines.current().chat.Chat(request, metadata=self._identified(metadata))
 
     def resume(self, run_id: str, after_seq: int, metadata: Metadata = ()) -> EventCall:
         """Read a run from after a sequence number."""
-        return self._chat.Resume(
+        return self._lines.current().chat.Resume(
             chat_pb2.ResumeRequest(run_id=run_id, after_seq=after_seq), metadata=self._identified(metadata)
         )
 
     async def cancel(self, run_id: str, metadata: Metadata = ()) -> None:
         """Stop a run, unless it has ended."""
-        await self._chat.Cancel(
+        await self._unary.Cancel(
             chat_pb2.CancelRequest(run_id=run_id), metadata=self._identified(metadata), timeout=UNARY_SECONDS
         )
 
     async def pipelines(self, metadata: Metadata = ()) -> chat_pb2.ListPipelinesResponse:
         """Return all pipelines, in short."""
         request = chat_pb2.ListPipelinesRequest()
-        return await self._chat.ListPipelines(request, metadata=self._identified(metadata), timeout=UNARY_SECONDS)
+        return await self._unary.ListPipelines(request, metadata=self._identified(metadata), timeout=UNARY_SECONDS)
 
     async def pipeline(self, name: str, metadata: Metadata = ()) -> chat_pb2.GetPipelineResponse:
         """Return one pipeline in full; without a name the default one."""
         request = chat_pb2.GetPipelineRequest(name=name)
-        return await self._chat.GetPipeline(request, metadata=self._identified(metadata), timeout=UNARY_SECONDS)
+        return await self._unary.GetPipeline(request, metadata=self._identified(metadata), timeout=UNARY_SECONDS)
 
     async def is_ready(self) -> bool:
         """Tell whether the service takes chats now."""
@@ -74,8 +74,8 @@ class Upstream:
         return response.status == health_pb2.HealthCheckResponse.SERVING
 
     @property
-    def _chat(self) -> chat_pb2_grpc.ChatServiceStub:
-        return self._lines.current().chat
+    def _unary(self) -> chat_pb2_grpc.ChatServiceStub:
+        return self._lines.current().unary
 
     def _identified(self, metadata: Metadata) -> Metadata:
         """Add the gateway's own token where there is one, and the caller has brought nothing."""
@@ -92,6 +92,6 @@ async def connected(
     token: Callable[[], str],
     server_name: str = "",
 ) -> AsyncGenerator[Upstream]:
-    """Hold the connection to the service; it is made with the first call."""
+    """Hold the connections to the service; they are made with the first calls."""
     async with lines_to(target, credentials, server_name) as lines:
         yield Upstream(lines, token)

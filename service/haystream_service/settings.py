@@ -148,7 +148,9 @@ class Settings(BaseSettings):
     )
     max_readers: PositiveInt = Field(default=4000, description="readers of runs at once; one more is refused")
     heartbeat_seconds: PositiveFloat = Field(default=15, description="silence after which a heartbeat is sent")
-    slow_reader_seconds: PositiveFloat = Field(default=60, description="longest that a reader may take nothing")
+    slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
+        default=60, description="longest that a reader may take nothing"
+    )
     drain_seconds: PositiveFloat = Field(default=30, description="time that running runs get to finish on shutdown")
     workers: int = Field(default=1, ge=1, le=1, description="processes; this version has one")
     log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")

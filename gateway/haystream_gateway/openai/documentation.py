@@ -24,8 +24,8 @@ _MODELS = (ChatCompletion, Chunk, ErrorDocument)
 
 _ERRORS = {
     400: (Code.INVALID_ARGUMENT, "INVALID_REQUEST", "Something about the request is wrong; `param` names it."),
-    401: (Code.UNAUTHENTICATED, "UNAUTHENTICATED", "The caller is not known."),
-    403: (Code.PERMISSION_DENIED, "PERMISSION_DENIED", "The caller may not do this."),
+    401: (Code.UNAUTHENTICATED, "CREDENTIALS_MISSING", "The caller is not known."),
+    403: (Code.PERMISSION_DENIED, "PIPELINE_FORBIDDEN", "The caller may not do this."),
     404: (Code.NOT_FOUND, "PIPELINE_NOT_FOUND", "There is no such model."),
     408: (Code.INVALID_ARGUMENT, "BODY_TOO_SLOW", "The body took too long to come."),
     409: (Code.ALREADY_EXISTS, "RUN_EXISTS", "The run's id is taken by another question."),
