@@ -14,7 +14,7 @@ import pytest
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.events import Documents, Reasoning, Started, Text, ToolCall
 from haystream_service.run.pace import Pace
-from haystream_service.telemetry.stories import story_of
+from haystream_service.stories import story_of
 from haystream_service.telemetry.words import every_ending, printable
 from tests.calls import all_events
 from tests.conftest import served

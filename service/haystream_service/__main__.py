@@ -40,6 +40,8 @@ def main() -> NoReturn:
     """Serve until a signal says otherwise; exit 0 then, and 1 with one line where it cannot begin."""
     # Haystack reports to its makers at import unless told not to; who wants that sets the variable.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+    # Else it gives its loggers a handler of its own, which shows content and keys. The log here is the service's alone.
+    os.environ["HAYSTACK_LOGGING_IGNORE_STRUCTLOG"] = "true"
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from haystream_service.logs import redacted
 from haystream_service.status import status_of_refusal
-from haystream_service.telemetry.stories import story_of
+from haystream_service.stories import story_of
 from haystream_service.telemetry.words import printable, word_of
 
 if TYPE_CHECKING:
