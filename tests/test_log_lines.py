@@ -107,7 +107,7 @@ async def test_a_refusal_is_one_line_with_its_reason(
     with pytest.raises(grpc.aio.AioRpcError):
         await all_events(call)
     line = line_of(lines, "refused")
-    who = {"request_id": "'a b=c'", "principal": "anyone"}
+    who = {"request_id": "'a b=c'", "principal": "anyone", "peer": "127.0.0.1", "method": "Chat"}
     assert line == {"event": "refused", "log_level": "info", "reason": reason, **who, **known}
 
 

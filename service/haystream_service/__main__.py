@@ -18,6 +18,7 @@ from pydantic_settings import CliApp
 
 from haystream_service.errors import CannotServe
 from haystream_service.logs import Secrets, set_up_logging
+from haystream_service.secret_names import secrets_of
 from haystream_service.settings import Settings, complaint_about, is_loopback
 from haystream_service.telemetry.export import Export, wants_traces
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 THREADS = "haystream-"
 IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
-SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 def main() -> NoReturn:
@@ -46,7 +46,7 @@ def main() -> NoReturn:
         settings = CliApp.run(Settings)
     except ValidationError as error:
         _refuse(complaint_about(error))
-    hidden = Secrets(_secrets())
+    hidden = Secrets(secrets_of(os.environ))
     log = set_up_logging(settings.log_format, settings.log_level, hidden)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         complaint = runner.run(_serve(settings, log, hidden))
@@ -156,11 +156,6 @@ def _leave_stuck_threads() -> None:
     if any(thread.is_alive() for thread in threads):
         sys.stderr.flush()
         os._exit(0)
-
-
-def _secrets() -> list[str]:
-    """Return what no line of the log may show: what the environment calls a key, a token, a secret or a password."""
-    return [value for name, value in os.environ.items() if name.upper().endswith(SECRET_NAMES)]
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
