@@ -210,6 +210,9 @@ async def test_a_new_certificate_is_shown_to_new_connections_while_streams_go_on
             before = await shown(running, roots)
             fresh = certs.authority.service(lifetime=timedelta(days=20))
             exchange(certs, fresh)
+            looked_at = running.service.encryption
+            assert looked_at is not None  # whoever looks at the expiry first keeps no connection from the new ones
+            assert looked_at.expires_at - datetime.now(UTC) < timedelta(days=21)
             after = await shown(running, roots)
             stage.proceed.set()
             assert kinds_of(await all_events(call))[-1] == "finished"

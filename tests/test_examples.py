@@ -65,13 +65,14 @@ async def test_every_metric_in_the_examples_is_one_of_the_services(stage: Stage)
         service = running.service
         holdings = Holdings(service.runs, service.store, service.threads, service.registry, 1, 1)
         registry = CollectorRegistry()
-        registry.register(Gauges(replace(holdings, certificate_expiry=lambda: 4e9)))
+        registry.register(Gauges(replace(holdings, certificate_expiry=lambda: 4e9, client_ca_expiry=lambda: 5e9)))
         encrypted = generate_latest(registry).decode()
     there = {name for name, _ in scrape.samples} | set(METRIC.findall(encrypted))
     asked = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert len(asked) > 30
     assert asked <= there
     assert "haystream_tls_certificate_expiry_timestamp_seconds 4e+09" in encrypted
+    assert "haystream_tls_client_ca_expiry_timestamp_seconds 5e+09" in encrypted
 
 
 def test_every_word_of_a_label_in_the_examples_is_one_that_there_is() -> None:

@@ -14,7 +14,7 @@ import pytest
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.events import Documents, Reasoning, Started, Text, ToolCall
 from haystream_service.run.pace import Pace
-from haystream_service.telemetry.stories import story_of
+from haystream_service.stories import story_of
 from haystream_service.telemetry.words import every_ending, printable
 from tests.calls import all_events
 from tests.conftest import served
@@ -107,7 +107,7 @@ async def test_a_refusal_is_one_line_with_its_reason(
     with pytest.raises(grpc.aio.AioRpcError):
         await all_events(call)
     line = line_of(lines, "refused")
-    who = {"request_id": "'a b=c'", "principal": "anyone"}
+    who = {"request_id": "'a b=c'", "principal": "anyone", "peer": "127.0.0.1", "method": "Chat"}
     assert line == {"event": "refused", "log_level": "info", "reason": reason, **who, **known}
 
 

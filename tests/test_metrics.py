@@ -156,6 +156,7 @@ async def test_what_has_not_happened_is_there_as_zero(stage: Stage) -> None:
     async with measured() as running:
         scrape = await scraped(running.service)
     assert scrape.value("haystream_runs_total", pipeline="fake", ending="PROVIDER_BUSY") == 0
+    assert scrape.value("haystream_refusals_total", reason="TOKEN_INVALID") == 0
     assert scrape.value("grpc_server_handled_total", grpc_code="Unavailable", **CHAT) == 0
     assert scrape.value("grpc_server_started_total", **CHAT) == 0
     assert len(scrape.labels("grpc_server_handled_total", "grpc_code")) == 17

@@ -24,7 +24,7 @@ from haystream_service.run.ending import Failed, Failure, FailureKind
 from haystream_service.run.events import FinishReason
 from haystream_service.settings import Settings as ServiceSettings
 from haystream_service.status import status_of_ending
-from haystream_service.telemetry.words import every_ending
+from haystream_service.telemetry.words import every_ending, every_refusal
 from tests.calls import all_events
 from tests.conftest import ROOT, browsed, served
 from tests.encrypted import Certs, channel_to
@@ -133,8 +133,9 @@ async def test_every_metric_of_a_scrape_is_there(stage: Stage, tmp_path: Path) -
     """With its type and its labels, the service's and the gateway's; and no other, anywhere on the page."""
     stage.proceed.set()
     certs = Certs(tmp_path)
-    async with served(default_pipeline="fake", metrics_listen="127.0.0.1:0", **certs.settings) as running:
-        async with channel_to(running.service.port, certs.authority.certificate) as channel:
+    async with served(default_pipeline="fake", metrics_listen="127.0.0.1:0", **certs.mutual) as running:
+        roots, caller = certs.authority.certificate, certs.authority.caller("billing", dns=["billing.example"])
+        async with channel_to(running.service.port, roots, caller) as channel:
             stub = chat_pb2_grpc.ChatServiceStub(channel)
             await all_events(stub.Chat(chat_pb2.ChatRequest(query="q")))
             with pytest.raises(grpc.aio.AioRpcError):
@@ -181,6 +182,7 @@ def test_every_reason_of_a_refusal_is_there() -> None:
     of_callers = dict.fromkeys(calls_of("NotAuthenticated", ROOT / "service"), "UNAUTHENTICATED")
     endings = set(every_ending()) - {"DRAINING"}  # which is both
     assert found == {name: code for name, code in told.items() if name not in endings} | of_callers
+    assert found.keys() == set(every_refusal())  # those that the metrics begin with
 
 
 def test_every_reason_of_the_gateway_is_there() -> None:

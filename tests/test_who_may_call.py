@@ -433,7 +433,8 @@ async def test_who_is_not_let_in_is_counted_and_told_of(tokens_file: Path, lines
     assert scrape.value("grpc_server_handled_total", grpc_code="Unauthenticated", **method) == 1
     assert scrape.value("haystream_refusals_total", reason="TOKEN_INVALID") == 1
     (line,) = (line for line in lines if line["event"] == "refused")
-    assert line == {"event": "refused", "log_level": "info", "reason": "TOKEN_INVALID", "request_id": "mine"}
+    known = {"request_id": "mine", "peer": "127.0.0.1", "method": line["method"]}
+    assert line == {"event": "refused", "log_level": "info", "reason": "TOKEN_INVALID", **known}
     assert "hs_nobody" not in f"{lines}{scrape.text}"
 
 

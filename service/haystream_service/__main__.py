@@ -19,6 +19,7 @@ from pydantic_settings import CliApp
 from haystream_service.descriptors import SPARE, descriptors_left, raise_descriptor_limit
 from haystream_service.errors import CannotServe
 from haystream_service.logs import Secrets, set_up_logging
+from haystream_service.secret_names import secrets_of
 from haystream_service.settings import Settings, complaint_about, is_loopback
 from haystream_service.telemetry.export import Export, wants_traces
 
@@ -34,18 +35,19 @@ if TYPE_CHECKING:
 
 THREADS = "haystream-"
 IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
-SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 def main() -> NoReturn:
     """Serve until a signal says otherwise; exit 0 then, and 1 with one line where it cannot begin."""
     # Haystack reports to its makers at import unless told not to; who wants that sets the variable.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+    # Else it gives its loggers a handler of its own, which shows content and keys. The log here is the service's alone.
+    os.environ["HAYSTACK_LOGGING_IGNORE_STRUCTLOG"] = "true"
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
         _refuse(complaint_about(error))
-    hidden = Secrets(_secrets())
+    hidden = Secrets(secrets_of(os.environ))
     log = set_up_logging(settings.log_format, settings.log_level, hidden)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -159,11 +161,6 @@ def _leave_stuck_threads() -> None:
     if any(thread.is_alive() for thread in threads):
         sys.stderr.flush()
         os._exit(0)
-
-
-def _secrets() -> list[str]:
-    """Return what no line of the log may show: what the environment calls a key, a token, a secret or a password."""
-    return [value for name, value in os.environ.items() if name.upper().endswith(SECRET_NAMES)]
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -211,6 +211,7 @@ def _holdings(settings: Settings, core: Core, encryption: Encryption | None) -> 
         settings.max_runs,
         settings.max_sync_runs,
         lambda: encryption.expires_at.timestamp() if encryption is not None else None,
+        lambda: end.timestamp() if encryption is not None and (end := encryption.client_ca_expires_at) else None,
     )
 
 

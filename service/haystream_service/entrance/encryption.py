@@ -41,16 +41,23 @@ class Encryption:
         self._lock = threading.Lock()  # several connections may begin at once, on threads of gRPC's
         self._fingerprint = files.fingerprint()
         self._current = read_certificates(files)
+        self._given: Certificates | None = None  # what gRPC has, which learns of new ones at a handshake alone
         self._warned = ""
         self._warn()
 
     @property
     def expires_at(self) -> datetime:
-        """When the certificate that new connections get is over."""
-        return self._current.expires_at
+        """When the certificate that new connections get is over: as the files are now."""
+        return self._look().expires_at
+
+    @property
+    def client_ca_expires_at(self) -> datetime | None:
+        """When the last of callers' authorities is over, where they need certificates: as the files are now."""
+        return self._look().client_ca_expires_at
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return what a port is opened with. It knows TLS 1.2 and 1.3."""
+        self._given = self._current
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._current),
             self._fetch,  # type: ignore[arg-type]  # None stands for no change, which its stub does not know
@@ -60,26 +67,37 @@ class Encryption:
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """Return certificates that have changed. gRPC calls it from a thread of its own, before each handshake."""
         with self._lock:
-            has_changed = self._has_changed()
-            self._warn()
-            return _configuration(self._current) if has_changed else None
+            current = self._look_again()
+            if current is self._given:
+                return None
+            self._given = current
+            return _configuration(current)
 
-    def _has_changed(self) -> bool:
+    def _look(self) -> Certificates:
+        """Return the certificates in force, from files that were looked at just now."""
+        with self._lock:
+            return self._look_again()
+
+    def _look_again(self) -> Certificates:
+        self._read_again()
+        self._warn()
+        return self._current
+
+    def _read_again(self) -> None:
         """Read the files where they are others than before, and keep what was before where they are wrong."""
         fingerprint = self._files.fingerprint()
         if fingerprint == self._fingerprint:
-            return False
+            return
         try:
             fresh = read_certificates(self._files)
         except CertificateUnusable as error:
             if self._files.fingerprint() == fingerprint:  # else somebody is still writing
                 self._fingerprint = fingerprint
                 self._log.warning("the certificates are as before, since the new ones are wrong", problem=str(error))
-            return False
+            return
         self._fingerprint = fingerprint
         self._current = fresh
         self._log.info("the certificates are new", expires=fresh.expires_at.isoformat())
-        return True
 
     def _warn(self) -> None:
         """Say what is about to go wrong, once."""

@@ -31,7 +31,7 @@ def no_certificate() -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Where to look. `certificate_expiry` returns the second since 1970 in which the certificate expires."""
+    """Where to look. What is called expiry returns the second since 1970 in which a certificate expires."""
 
     runs: Runs
     store: MemoryStore
@@ -40,6 +40,7 @@ class Holdings:
     max_runs: int
     max_sync_runs: int
     certificate_expiry: Callable[[], float | None] = no_certificate
+    client_ca_expiry: Callable[[], float | None] = no_certificate
 
 
 class Gauges(Collector):
@@ -63,6 +64,10 @@ class Gauges(Collector):
         if expiry is not None:
             name = "haystream_tls_certificate_expiry_timestamp_seconds"
             yield _gauge(name, "When the service's certificate expires.", expiry)
+        expiry = self._holdings.client_ca_expiry()
+        if expiry is not None:
+            name = "haystream_tls_client_ca_expiry_timestamp_seconds"
+            yield _gauge(name, "When the last of the authorities of callers' certificates expires.", expiry)
 
     def _of_runs(self) -> Iterator[Metric]:
         holdings, runs = self._holdings, list(self._holdings.runs)

@@ -8,7 +8,7 @@ from prometheus_client import Counter, Histogram
 
 from haystream_service.status import status_of_refusal
 from haystream_service.telemetry.paces import Paces
-from haystream_service.telemetry.words import every_ending, word_of
+from haystream_service.telemetry.words import every_ending, every_refusal, word_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,6 +51,8 @@ class RunMetrics:
         self._refusals = Counter(
             "haystream_refusals", "Requests that were refused, by reason.", ["reason"], registry=registry
         )
+        for reason in every_refusal():
+            self._refusals.labels(reason)
         self._slow_readers = Counter(
             "haystream_slow_readers",
             "Readers that were let go since they took nothing for too long.",

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from haystream_service.logs import redacted
 from haystream_service.status import status_of_refusal
-from haystream_service.telemetry.stories import story_of
+from haystream_service.stories import story_of
+from haystream_service.telemetry.caller import caller
+from haystream_service.telemetry.flood import FloodGate
 from haystream_service.telemetry.words import printable, word_of
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ class Report:
     An exception's own words quote what users wrote: they are there at level debug alone.
     """
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: FilteringBoundLogger, gate: FloodGate | None = None) -> None:
         self._log = log
+        self._gate = gate or FloodGate()
 
     def run_ended(self, run: Run, error: BaseException | None, *, request_id: str, api_key: str) -> None:
         """Tell how a run ended; where a component failed, with the place, but not with the caller's key."""
@@ -54,10 +57,16 @@ class Report:
             log.error("run failed", exception=self._story(error, api_key))
 
     def refused(self, refusal: Refusal, *, request_id: str, principal: str, pipeline: str) -> None:
-        """Tell that a request was refused. Of a pipeline only the name of one that there is."""
+        """Tell that a request was refused, unless too many are. Of a pipeline only the name of one that there is."""
+        reason = status_of_refusal(refusal).reason
+        left_out = self._gate.left_out(reason)
+        if left_out is None:
+            return
         known = {"principal": printable(principal)} if principal else {}
         known |= {"pipeline": pipeline} if pipeline else {}
-        self._log.info("refused", reason=status_of_refusal(refusal).reason, request_id=printable(request_id), **known)
+        known |= _where_from()
+        more = {"left_out": left_out} if left_out else {}
+        self._log.info("refused", reason=reason, request_id=printable(request_id), **known, **more)
 
     def defect(self, error: BaseException, *, request_id: str, run_id: str = "") -> None:
         """Tell of a defect of the service's own."""
@@ -68,6 +77,11 @@ class Report:
         if self._log.is_enabled_for(logging.DEBUG):
             return redacted("".join(traceback.format_exception(error)), [api_key])
         return redacted(story_of(error), [api_key])
+
+
+def _where_from() -> dict[str, str]:
+    by = caller.get()
+    return {} if by is None else {"peer": by.peer, "method": by.method}
 
 
 def own_name(pipeline: str, known: Container[str]) -> str:

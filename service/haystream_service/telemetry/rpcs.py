@@ -12,6 +12,7 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 
 from haystream_service.stream import is_deadline_over, time_remaining
+from haystream_service.telemetry.caller import Caller, caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -73,6 +74,7 @@ class WatchedRpcs(grpc.aio.ServerInterceptor):
         behaviour = _behaviour(handler)
 
         async def answer(request: Any, context: Context) -> Any:
+            caller.set(Caller(rpc.method, context.peer()))
             ended = [watcher.begun(rpc, context) for watcher in self._watchers]
             seconds = time_remaining(context)
             code = grpc.StatusCode.UNKNOWN

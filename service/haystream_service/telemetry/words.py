@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from haystream_service import errors
+from haystream_service.identity import refusals
 from haystream_service.run.ending import (
     Cancelled,
     Completed,
@@ -17,7 +19,7 @@ from haystream_service.run.ending import (
     ReaderTooSlow,
 )
 from haystream_service.run.events import FinishReason
-from haystream_service.status import DEFECT, status_of_ending
+from haystream_service.status import DEFECT, status_of_ending, status_of_refusal
 
 if TYPE_CHECKING:
     from haystream_service.run.ending import Ending
@@ -41,6 +43,35 @@ def every_ending() -> tuple[str, ...]:
     endings += [Cancelled(), DeadlineExceeded(), Disconnected(), Drained(), ReaderTooSlow()]
     endings += [Failed(Failure(kind)) for kind in FailureKind]
     return tuple(word_of(ending) for ending in endings)
+
+
+def every_refusal() -> tuple[str, ...]:
+    """Return all reasons with which a request can be refused."""
+    some: list[errors.Refusal] = [
+        errors.InvalidRequest(),
+        errors.MalformedMessage(),
+        errors.TooMuchMetadata(0),
+        refusals.credentials_missing(""),
+        refusals.token_invalid(),
+        refusals.token_expired(),
+        refusals.certificate_invalid(),
+        errors.IdentityUnavailable(),
+        errors.PipelineForbidden(""),
+        errors.ApiKeyForbidden(),
+        errors.PipelineNotFound("", []),
+        errors.PipelineNotReady("", "", loading=True),
+        errors.PipelineNotReady("", "", loading=False),
+        errors.ApiKeyRequired(""),
+        errors.RunExists(""),
+        errors.RunNotFound(""),
+        errors.TooManyRuns(0),
+        errors.TooManyRunsOfYours(0),
+        errors.TooManyRunsAMinute(0, 0),
+        errors.TooManyReaders(0),
+        errors.TooManyImages(0),
+        errors.ServiceDraining(),
+    ]
+    return tuple(status_of_refusal(refusal).reason for refusal in some)
 
 
 def printable(name: str) -> str:
