@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Browser, Served
-    from tests.fakes import Stage
+    from tests.fakes import Gate, Stage
 
 SPIFFE_ID = "spiffe://haystream.local/gateway"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # https://www.rfc-editor.org/rfc/rfc9113.html#section-3.4
@@ -431,7 +431,7 @@ async def test_a_chat_whose_connection_is_lost_before_the_first_word_goes_to_ano
 
 
 @asynccontextmanager
-async def losing_the_first_answer(address: str, begun: asyncio.Event) -> AsyncGenerator[str]:
+async def losing_the_first_answer(address: str, begun: Gate) -> AsyncGenerator[str]:
     """Stand between the gateway and a service, and hang up on the gateway once, when its first run has begun.
 
     The service learns nothing of it.
