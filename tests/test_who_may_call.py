@@ -282,7 +282,7 @@ async def test_a_callers_readers_are_counted_apart(stage: Stage, tokens_file: Pa
         request = chat_pb2.ChatRequest(query="q", run_id="r")
         readers: list[grpc.aio.UnaryStreamCall[Any, Any]] = []
         for metadata, limit in ((SUPPORT, 4), (BILLING, 7)):
-            own = [running.stub.Chat(request, metadata=metadata)]
+            own: list[grpc.aio.UnaryStreamCall[Any, Any]] = [running.stub.Chat(request, metadata=metadata)]
             await anext(aiter(own[0]))
             again = chat_pb2.ResumeRequest(run_id="r")
             own += [running.stub.Resume(again, metadata=metadata) for _ in range(limit - 1)]

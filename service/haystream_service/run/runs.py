@@ -68,7 +68,6 @@ class Runs:
         self._by_key: dict[RunKey, Run] = {}
         self._readers: set[Follower] = set()
         self._draining = False
-        self._is_closed = False
         self._waits = Waits()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -176,7 +175,7 @@ class Runs:
         Raises TooManyReaders, TooManyReadersOfYours, and ServiceDraining where the grace of a drain is over: until
         then runs go on, and can be read nowhere else.
         """
-        if self._is_closed:
+        if self._waits.are_over:
             raise ServiceDraining
         self._admit_reader_to_service()
         self._admit_reader_of(principal, quota)
@@ -202,7 +201,6 @@ class Runs:
         """
         self._draining = True
         is_idle = await self._is_idle_within(grace_seconds)
-        self._is_closed = True
         self._waits.close()
         if is_idle:
             return

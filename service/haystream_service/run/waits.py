@@ -17,12 +17,12 @@ class Waits:
 
     def __init__(self) -> None:
         self._limits: set[asyncio.Timeout] = set()
-        self._is_closed = False
+        self.are_over = False
 
     @asynccontextmanager
     async def waiting(self) -> AsyncGenerator[None]:
         """Wait in the block. Raises ServiceDraining once it is closed, there as well."""
-        if self._is_closed:
+        if self.are_over:
             raise ServiceDraining
         limit = asyncio.timeout(None)
         try:
@@ -39,7 +39,7 @@ class Waits:
 
     def close(self) -> None:
         """End all waiting, for good."""
-        self._is_closed = True
+        self.are_over = True
         now = asyncio.get_running_loop().time()
         for limit in self._limits:
             if not limit.expired():
