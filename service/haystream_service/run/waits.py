@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Waits:
-    """What calls wait for, until it is closed."""
+    """What calls wait for. Once `are_over`, nobody waits any more."""
 
     def __init__(self) -> None:
         self._limits: set[asyncio.Timeout] = set()
@@ -21,7 +21,7 @@ class Waits:
 
     @asynccontextmanager
     async def waiting(self) -> AsyncGenerator[None]:
-        """Wait in the block. Raises ServiceDraining once it is closed, there as well."""
+        """Wait in the block. Raises ServiceDraining once all is closed, there as well."""
         if self.are_over:
             raise ServiceDraining
         limit = asyncio.timeout(None)
