@@ -101,10 +101,10 @@ def _shortened(handler: Handler) -> Handler:
     decode = handler.request_deserializer
     if decode is None:
         return handler
+
+    def shortened(message: bytes) -> Any:
+        return decode(message if len(message) <= MAX_STRANGERS_BYTES else b"")
+
     handler_for: Any = grpc.stream_stream_rpc_method_handler
-    made: Handler = handler_for(
-        handler.stream_stream,
-        lambda message: decode(message if len(message) <= MAX_STRANGERS_BYTES else b""),
-        handler.response_serializer,
-    )
+    made: Handler = handler_for(handler.stream_stream, shortened, handler.response_serializer)
     return made

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Status: TypeAlias = health_pb2.HealthCheckResponse.ServingStatus.ValueType
 
-SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN  # type: ignore[attr-defined]  # unknown to its stub
+SERVICE_UNKNOWN: Status = getattr(health_pb2.HealthCheckResponse, "SERVICE_UNKNOWN")  # noqa: B009 - unknown to its stub
 
 # Whoever balances over this service watches it; anybody may, and each takes some 20 KB. One more is told to ask again.
 MAX_WATCHERS = 5000
