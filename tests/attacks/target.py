@@ -154,9 +154,9 @@ async def target(metadata: Metadata = (), **settings: str) -> AsyncGenerator[Tar
         channel = await stack.enter_async_context(called(service.address))
         await _ready(channel)
         async with httpx.AsyncClient(base_url=f"http://{gateway.address}") as browser:
-            assert (
-                await browser.get("/pipelines", headers=metadata)
-            ).is_success  # it is connected to the service from here on
+            for way in ("/pipelines", "/chat?query=tweet"):  # over both connections that it has to the service
+                answer = await browser.get(way, headers=metadata)
+                assert answer.is_success
         yield Target(service, gateway, channel, metadata)
     assert not service.complaints
     assert not gateway.complaints

@@ -50,6 +50,7 @@ def every_refusal() -> tuple[str, ...]:
     some: list[errors.Refusal] = [
         errors.InvalidRequest(),
         errors.MalformedMessage(),
+        errors.RequestIncomplete(),
         errors.TooMuchMetadata(0),
         refusals.credentials_missing(""),
         refusals.token_invalid(),
@@ -68,6 +69,7 @@ def every_refusal() -> tuple[str, ...]:
         errors.TooManyRunsOfYours(0),
         errors.TooManyRunsAMinute(0, 0),
         errors.TooManyReaders(0),
+        errors.TooManyReadersOfYours(0),
         errors.TooManyImages(0),
         errors.ServiceDraining(),
     ]
