@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,6 +28,7 @@ Start: TypeAlias = "Callable[[Environment], AbstractAsyncContextManager[Lane]]"
 SERVICE = [script("haystream-service")]
 GATEWAY_NAME = "haystream-gateway"
 GATEWAY_COMMAND = [script(GATEWAY_NAME)]
+FIRST_PORT, PORTS = 20_000, 12_000
 MANY = "100000"  # runs and threads: what a row asks for, never the limit, is what is measured
 
 
@@ -40,10 +42,11 @@ class Entrant:
 
 
 def free_port() -> int:
-    """Return a port that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """Return a port that nobody has now, of those that the system gives to no outgoing connection by itself."""
+    while True:
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @asynccontextmanager
