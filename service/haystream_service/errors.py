@@ -39,7 +39,21 @@ class RequestIncomplete(Refusal):
     """A call came without its request."""
 
     def __init__(self) -> None:
-        super().__init__("the request did not come in time; send it with the call")
+        super().__init__("the request did not come in time, or others of yours before it; send each with its call")
+
+
+class TooManyStreams(Refusal):
+    """As many streams of strangers' are open as may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"all {limit} streams of this kind are taken; do without one")
+
+
+class TooManyStreamsOfYours(Refusal):
+    """The connection has as many streams of a kind as one may have without a word about who calls."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"your connection has {limit} such streams open, and may have no more; close some")
 
 
 class TooMuchMetadata(Refusal):

@@ -119,7 +119,7 @@ async def serving(
         chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
         health_servicer = new_health()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        async with _other_ports(settings, health_servicer, metrics, traces) as (probed, scraped):
+        async with _other_ports(settings, health_servicer, observer, metrics, traces) as (probed, scraped):
             port = bind(server, "HAYSTREAM_LISTEN", settings.listen, encryption.credentials() if encryption else None)
             loaded = asyncio.Event()
             async with _at_work(settings, log, core, server, health_servicer, loaded):
@@ -166,10 +166,11 @@ async def _at_work(  # noqa: PLR0913, PLR0917 - all that begins and ends with it
 
 @asynccontextmanager
 async def _other_ports(
-    settings: Settings, health_servicer: HealthServicer, metrics: Metrics, traces: Traces | None
+    settings: Settings, health_servicer: HealthServicer, observer: Observer, metrics: Metrics, traces: Traces | None
 ) -> AsyncGenerator[tuple[int | None, int | None]]:
     """Answer probes and scrapes, and have Haystack's own spans among the traces, for longer than there are calls."""
-    async with health_port(health_servicer, settings) as probed:
+    interceptors = [BoundedMetadata(observer), Decoding(observer)]  # with places of their own
+    async with health_port(health_servicer, settings, interceptors) as probed:
         with (
             _exposed(settings.metrics_listen, metrics.registry) as scraped,
             traces.of_pipelines() if traces is not None else nullcontext(),

@@ -83,6 +83,10 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911
             return Status(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
         case errors.RequestIncomplete():
             return Status(Code.DEADLINE_EXCEEDED, "REQUEST_INCOMPLETE", text)
+        case errors.TooManyStreams():  # to gRPC's clients any other code says that nobody is healthy here
+            return Status(Code.UNIMPLEMENTED, "TOO_MANY_STREAMS", text)
+        case errors.TooManyStreamsOfYours():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS_OF_YOURS", text, RETRY_SECONDS)
         case errors.TooMuchMetadata():
             return Status(Code.RESOURCE_EXHAUSTED, "METADATA_TOO_LARGE", text)
         case errors.NotAuthenticated(reason=reason):

@@ -1,110 +1,121 @@
-"""Requests as they come: those that are too long or no message are refused in words, before anybody looks at them.
+"""Requests as they come: late, too long or no message, they are refused in words, before anybody looks at them.
 
-gRPC alone would tell a caller what its parser says, and write the whole request into the log.
+gRPC alone would wait without end, tell a caller what its parser says, and write the whole request into the log.
 """
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
+from haystream_service.entrance.door import caller
 from haystream_service.entrance.health import SERVICE_NAME
-from haystream_service.entrance.refusing import answer_of, like, refuse, streaming
-from haystream_service.errors import InvalidRequest, MalformedMessage, RequestIncomplete, Violation
+from haystream_service.entrance.places import Streams
+from haystream_service.entrance.reading import Bounds, Reader
+from haystream_service.entrance.refusing import answer_of, guarding, streaming
 from haystream_service.sizes import MAX_REQUEST_BYTES, largest_field
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
     from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
-    from haystream_service.errors import Refusal
     from haystream_service.rpc import Context
 
-# Outside the door, where nobody knows who asks, a request is a few words, and comes at once.
-MAX_STRANGERS_BYTES = 4096
-STRANGERS_SECONDS = 10
+    Sender: TypeAlias = Callable[[Context], str]
 
+# Of each caller 16 requests, of 16 MiB before gRPC itself refuses them, are held in part: those of one that keeps them
+# back. 4 MiB come in 30 s over a line of 1.2 Mbit/s.
+CHATS = Bounds(seconds=30, max_bytes=MAX_REQUEST_BYTES, at_once=16)
+# All other requests are a few words, and come at once: callers', beside their chats, and on each connection strangers'.
+WORDS = Bounds(seconds=10, max_bytes=4096, at_once=16)
 
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """What stands in the place of a request that is refused."""
-
-    refusal: Refusal
+# Whoever balances over this service watches its health, once on a connection; proxies have others' behind theirs.
+# Anybody may, and each takes some 20 KB.
+WATCHES_ON_A_CONNECTION, WATCHES = 100, 5000
+# Reflection is asked by people with a tool, who are few.
+REFLECTIONS_ON_A_CONNECTION, REFLECTIONS = 8, 64
 
 
 class Decoding(grpc.aio.ServerInterceptor):
-    """Sees to it that a call whose request cannot be read is refused as any other wrong request is."""
+    """Has each request read, and refused where it cannot be, before its handler is asked. The innermost of a server's.
 
-    def __init__(self, observer: RefusalObserver) -> None:
+    Outside of the door nobody knows who calls: there each connection counts as somebody.
+    """
+
+    def __init__(self, observer: RefusalObserver, chats: Bounds = CHATS, words: Bounds = WORDS) -> None:
         self._observer = observer
+        self._chats = Reader(chats, observer, largest_field)
+        self._others = Reader(words, observer, _whole)
+        self._strangers = Reader(words, observer, _whole)
+        self._watches = Streams(WATCHES_ON_A_CONNECTION, WATCHES)
+        self._reflections = Streams(REFLECTIONS_ON_A_CONNECTION, REFLECTIONS)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Return the handler that looks at what was read before it answers."""
+        """Return the handler that reads before it answers."""
         handler = await continuation(handler_call_details)
         if handler is None:  # gRPC says itself that there is no such method
             return None
-        if handler_call_details.method.startswith(f"/{SERVICE_NAME}/"):
-            return self._guarded(handler)
-        return _shortened(handler) if handler.request_streaming else self._soon(handler)
+        _, service, rpc = handler_call_details.method.split("/")
+        if service == SERVICE_NAME:
+            return self._single(handler, self._chats if rpc == "Chat" else self._others, _principal_of)
+        if handler.request_streaming:
+            return self._conversation(handler)
+        return self._single(handler, self._strangers, _connection_of, self._watches)
 
-    def _guarded(self, handler: Handler) -> Handler:
-        """Return a handler that refuses what cannot be read."""
+    def _single(self, handler: Handler, reader: Reader, sender_of: Sender, streams: Streams | None = None) -> Handler:
+        """Return a handler that answers to one request; where it streams, as one of so many."""
         answer = answer_of(handler)
-
-        async def answer_decoded(request: Any, context: Context) -> Any:
-            if isinstance(request, _Unreadable):
-                await refuse(self._observer, request.refusal, context)
-            return await answer(request, context)
-
-        return like(handler, answer_decoded, lambda message: _decoded(handler, message, MAX_REQUEST_BYTES))
-
-    def _soon(self, handler: Handler) -> Handler:
-        """Return a handler that does as well, and waits for a request no longer than it takes to send one.
-
-        A part of a message is held for as long as its handler waits for the rest.
-        """
-        answer = answer_of(handler)
+        limited = streams if handler.response_streaming else None
 
         async def read_and_answer(context: Context) -> None:
-            try:
-                async with asyncio.timeout(STRANGERS_SECONDS):
-                    message = await context.read()
-            except TimeoutError:
-                await refuse(self._observer, RequestIncomplete(), context)
-            read = _decoded(handler, message, MAX_STRANGERS_BYTES) if isinstance(message, bytes) else None
-            if read is None or isinstance(read, _Unreadable):
-                await refuse(self._observer, MalformedMessage() if read is None else read.refusal, context)
-            response = await answer(read, context)
-            if response is not None:  # one that streams has written itself
-                await context.write(response)
+            sender = sender_of(context)
+            async with guarding(self._observer, context):
+                with _counted(limited, sender):
+                    request = await reader.only(context, sender, handler.request_deserializer)
+                    response = await answer(request, context)
+                    if response is not None:  # one that streams has written itself
+                        await context.write(response)
 
         return streaming(read_and_answer, handler.response_serializer)
 
+    def _conversation(self, handler: Handler) -> Handler:
+        """Return a handler that answers to requests for as long as the next one comes in time, as reflection's."""
+        answers_of: Any = handler.stream_stream
 
-def _decoded(handler: Handler, message: bytes, limit_bytes: int) -> Any:
-    if len(message) > limit_bytes:  # to parse it could take thirty times its memory, and keep the loop for seconds
-        why = f"the request has {len(message)} bytes, most of them here; the limit is {limit_bytes}"
-        return _Unreadable(InvalidRequest(Violation(largest_field(message), why)))
-    try:
-        return handler.request_deserializer(message) if handler.request_deserializer is not None else message
-    except DecodeError:
-        return _Unreadable(MalformedMessage())
+        async def requests(context: Context, sender: str) -> AsyncGenerator[Any]:
+            while (request := await self._strangers.next(context, sender, handler.request_deserializer)) is not None:
+                yield request
+
+        async def converse(context: Context) -> None:
+            sender = _connection_of(context)
+            async with guarding(self._observer, context):
+                with self._reflections.stream(sender):
+                    async with (
+                        aclosing(requests(context, sender)) as asked,
+                        aclosing(answers_of(asked, context)) as answers,
+                    ):
+                        async for answer in answers:
+                            await context.write(answer)
+
+        return streaming(converse, handler.response_serializer)
 
 
-def _shortened(handler: Handler) -> Handler:
-    """Return a handler for streams of requests, as reflection's, to which one that is too long is an empty one."""
-    decode = handler.request_deserializer
-    if decode is None:
-        return handler
+def _principal_of(_: Context) -> str:
+    return caller.get().name
 
-    def shortened(message: bytes) -> Any:
-        return decode(message if len(message) <= MAX_STRANGERS_BYTES else b"")
 
-    handler_for: Any = grpc.stream_stream_rpc_method_handler
-    made: Handler = handler_for(handler.stream_stream, shortened, handler.response_serializer)
-    return made
+def _connection_of(context: Context) -> str:
+    return str(context.peer())
+
+
+def _counted(streams: Streams | None, connection: str) -> AbstractContextManager[None]:
+    return nullcontext() if streams is None else streams.stream(connection)
+
+
+def _whole(_: bytes) -> str:
+    return "request"

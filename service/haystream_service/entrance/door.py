@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
 
-from haystream_service.entrance.refusing import answer_of, like, refuse, refuse_for_defect, refusing
+from haystream_service.entrance.refusing import refuse, refuse_for_defect, refusing, streaming
 from haystream_service.errors import Refusal
 
 if TYPE_CHECKING:
@@ -79,13 +79,16 @@ class Door(grpc.aio.ServerInterceptor):
         return None
 
     def _asking_for_certificate(self, handler: Handler, certificate_of: CertificateOf) -> Handler:
-        """Return a handler that tells who calls by the certificate, which only the call's context has."""
-        answer = answer_of(handler)
+        """Return a handler that tells who calls by the certificate, which only the call's context has.
 
-        async def answer_to_certificate(request: object, context: Context) -> object:
+        The handler within reads its request itself, and is asked to once it is known who calls.
+        """
+        answer: Any = handler.stream_stream
+
+        async def answer_to_certificate(context: Context) -> None:
             end = await self._let_in((), certificate_of(context))
             if end is not None:
                 await end(context)
-            return await answer(request, context)
+            await answer(None, context)
 
-        return like(handler, answer_to_certificate, handler.request_deserializer)
+        return streaming(answer_to_certificate, handler.response_serializer)

@@ -15,7 +15,9 @@ from haystream_service.entrance.transport import options_of
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
+
+    import grpc.aio
 
     from haystream_service.pipelines.registry import PipelineRegistry
     from haystream_service.settings import Settings
@@ -44,7 +46,9 @@ async def keep_readiness(registry: PipelineRegistry, servicer: HealthServicer, l
 
 
 @asynccontextmanager
-async def health_port(servicer: HealthServicer, settings: Settings) -> AsyncGenerator[int | None]:
+async def health_port(
+    servicer: HealthServicer, settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]
+) -> AsyncGenerator[int | None]:
     """Answer about health alone, unencrypted, until the block is left; nothing where there is no address.
 
     Yields the port. Raises AddressInUse. To be entered before the service's own port and left after it, so that probes
@@ -54,7 +58,7 @@ async def health_port(servicer: HealthServicer, settings: Settings) -> AsyncGene
         yield None
         return
     options = {**dict(options_of(settings)), "grpc.max_receive_message_length": MAX_PROBE_BYTES}
-    server = listening_server((), list(options.items()))
+    server = listening_server(interceptors, list(options.items()))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = bind(server, "HAYSTREAM_HEALTH_LISTEN", settings.health_listen)
     await server.start()

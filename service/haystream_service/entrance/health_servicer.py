@@ -7,23 +7,17 @@ that takes nothing would keep the service from ever being ready, and from ever d
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from haystream_service.rpc import Context
 
     Status: TypeAlias = health_pb2.HealthCheckResponse.ServingStatus.ValueType
 
 SERVICE_UNKNOWN: Status = getattr(health_pb2.HealthCheckResponse, "SERVICE_UNKNOWN")  # noqa: B009 - unknown to its stub
-
-# Whoever balances over this service watches it; anybody may, and each takes some 20 KB. One more is told to ask again.
-MAX_WATCHERS = 5000
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
@@ -35,7 +29,6 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def __init__(self, statuses: dict[str, Status]) -> None:
         self._statuses = statuses
         self._changed = asyncio.Event()
-        self._watchers = 0
 
     def set(self, service: str, status: Status) -> None:
         """Change the status of a service. Waits for nobody."""
@@ -50,24 +43,19 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
         return health_pb2.HealthCheckResponse(status=status)
 
+    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> health_pb2.HealthListResponse:
+        """Answer with all statuses."""
+        del request, context
+        statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in self._statuses.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """Write the status, and each one that it changes to while nothing is being written."""
-        with self._watching() as has_place:
-            if not has_place:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already; use Check")
-            told: Status | None = None
-            while True:
-                changed = self._changed
-                status = self._statuses.get(request.service, SERVICE_UNKNOWN)
-                if status != told:
-                    await context.write(health_pb2.HealthCheckResponse(status=status))
-                    told = status
-                await changed.wait()
-
-    @contextmanager
-    def _watching(self) -> Generator[bool]:
-        self._watchers += 1
-        try:
-            yield self._watchers <= MAX_WATCHERS
-        finally:
-            self._watchers -= 1
+        told: Status | None = None
+        while True:
+            changed = self._changed
+            status = self._statuses.get(request.service, SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            await changed.wait()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 import grpc
+import grpc.aio
 
+from haystream_service.errors import Refusal
 from haystream_service.rpc import abort, request_id_of
 from haystream_service.status import DEFECT, status_of_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from haystream_service.errors import Refusal
     from haystream_service.rpc import Context
 
     Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
@@ -37,11 +39,33 @@ async def refuse(observer: RefusalObserver, refusal: Refusal, context: Context) 
     await abort(context, status_of_refusal(refusal), {})
 
 
+async def refuse_who_stays(observer: RefusalObserver, refusal: Refusal, context: Context) -> NoReturn:
+    """End a call with a refusal, which nobody hears of where its caller has gone, or gRPC has ended it, already."""
+    try:
+        await abort(context, status_of_refusal(refusal), {})
+    except grpc.aio.AbortError:
+        observer.refused(refusal, request_id_of(context))
+        raise
+
+
 async def refuse_for_defect(observer: RefusalObserver, error: BaseException, context: Context) -> NoReturn:
     """End a call that met a defect. Its story is for the log alone."""
     request_id = request_id_of(context)
     observer.defect(error, request_id)
     await abort(context, DEFECT, {"request_id": request_id})
+
+
+@asynccontextmanager
+async def guarding(observer: RefusalObserver, context: Context) -> AsyncGenerator[None]:
+    """Turn what goes wrong in the block into a status. Of anything else gRPC would send the text out, and log it."""
+    try:
+        yield
+    except Refusal as refusal:
+        await refuse(observer, refusal, context)
+    except grpc.aio.BaseError:  # an abort; or the caller went away
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect, whatever it is, has to become a status
+        await refuse_for_defect(observer, error, context)
 
 
 def refusing(end: Callable[[Context], Awaitable[NoReturn]]) -> Handler:
@@ -62,15 +86,6 @@ def streaming(answer: Callable[[Context], Awaitable[object]], encode: Encode | N
     handler_for: Any = grpc.stream_stream_rpc_method_handler
     handler: Handler = handler_for(answer_stream, None, encode)
     return handler
-
-
-def like(handler: Handler, answer: Answer, decode: Callable[[bytes], Any] | None) -> Handler:
-    """Return a handler for single requests of the same form as another one, with another answer."""
-    handler_for: Any = (
-        grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-    )
-    made: Handler = handler_for(answer, decode, handler.response_serializer)
-    return made
 
 
 def answer_of(handler: Handler) -> Answer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haystream_service.logs import redacted
-from haystream_service.status import status_of_refusal
+from haystream_service.status import DEFECT, status_of_refusal
 from haystream_service.stories import story_of
 from haystream_service.telemetry.caller import caller
 from haystream_service.telemetry.flood import FloodGate
@@ -69,8 +69,12 @@ class Report:
         self._log.info("refused", reason=reason, request_id=printable(request_id), **known, **more)
 
     def defect(self, error: BaseException, *, request_id: str, run_id: str = "") -> None:
-        """Tell of a defect of the service's own."""
-        known = {"run_id": run_id} if run_id else {}
+        """Tell of a defect of the service's own, unless too many are: strangers can meet one as often as they like."""
+        left_out = self._gate.left_out(DEFECT.reason)
+        if left_out is None:
+            return
+        known: dict[str, Any] = {"run_id": run_id} if run_id else {}
+        known |= {"left_out": left_out} if left_out else {}
         self._log.error("defect", request_id=printable(request_id), exception=self._story(error), **known)
 
     def _story(self, error: BaseException, api_key: str = "") -> str:

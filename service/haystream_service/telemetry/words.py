@@ -51,6 +51,8 @@ def every_refusal() -> tuple[str, ...]:
         errors.InvalidRequest(),
         errors.MalformedMessage(),
         errors.RequestIncomplete(),
+        errors.TooManyStreams(0),
+        errors.TooManyStreamsOfYours(0),
         errors.TooMuchMetadata(0),
         refusals.credentials_missing(""),
         refusals.token_invalid(),

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import NewType
 
 from google.protobuf.message import Message
@@ -13,3 +14,10 @@ class HealthCheckResponse(Message):
     SERVING: ServingStatus.ValueType
     NOT_SERVING: ServingStatus.ValueType
     status: ServingStatus.ValueType
+    def __init__(self, *, status: ServingStatus.ValueType = ...) -> None: ...
+
+class HealthListRequest(Message): ...
+
+class HealthListResponse(Message):
+    statuses: Mapping[str, HealthCheckResponse]
+    def __init__(self, *, statuses: Mapping[str, HealthCheckResponse] = ...) -> None: ...

@@ -1,0 +1,69 @@
+"""How many calls each of those who call may have at once, before it is known what they want."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from haystream_service.errors import TooManyStreams, TooManyStreamsOfYours
+from haystream_service.run.shares import Shares
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+
+@dataclass(slots=True)
+class _Line:
+    places: asyncio.Semaphore
+    calls: int = 0
+
+
+class Places:
+    """So many places for each who calls; one call more stands in line, behind others of the same caller's alone."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._lines: dict[str, _Line] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @asynccontextmanager
+    async def place(self, who: str) -> AsyncGenerator[None]:
+        """Have a place while the block lasts, as soon as there is one."""
+        line = self._lines.setdefault(who, _Line(asyncio.Semaphore(self._each)))
+        line.calls += 1
+        try:
+            async with line.places:
+                yield
+        finally:
+            line.calls -= 1
+            if not line.calls:
+                del self._lines[who]
+
+
+class Streams:
+    """Streams that stay open for people whom nobody knows: so many on a connection, and so many in all."""
+
+    def __init__(self, on_a_connection: int, in_all: int) -> None:
+        self._on_a_connection = on_a_connection
+        self._in_all = in_all
+        self._open = Shares()
+
+    def __len__(self) -> int:
+        return self._open.total
+
+    @contextmanager
+    def stream(self, connection: str) -> Generator[None]:
+        """Count a stream while the block lasts. Raises TooManyStreamsOfYours, TooManyStreams."""
+        if self._open.of(connection) >= self._on_a_connection:
+            raise TooManyStreamsOfYours(self._on_a_connection)
+        if len(self) >= self._in_all:
+            raise TooManyStreams(self._in_all)
+        self._open.take(connection)
+        try:
+            yield
+        finally:
+            self._open.give_back(connection)
