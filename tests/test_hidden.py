@@ -71,6 +71,19 @@ async def test_a_flood_of_refusals_is_counted_instead_of_written() -> None:
     assert [line.get("left_out") for line in told] == [None] * LINES_A_SECOND + [1000 - LINES_A_SECOND, None]
 
 
+async def test_a_flood_of_defects_is_counted_as_well() -> None:
+    """Who meets one can meet it as often as they like, and each has a story."""
+    heard, seconds = Heard(), [100.0]
+    report = Report(heard.log, FloodGate(lambda: seconds[0]))
+    for _ in range(1000):
+        report.defect(RuntimeError(), request_id="r")
+    assert heard.lines.qsize() == LINES_A_SECOND
+    seconds[0] += 1
+    report.defect(RuntimeError(), request_id="r")
+    told = [await heard.next() for _ in range(LINES_A_SECOND + 1)]
+    assert [line.get("left_out") for line in told] == [None] * LINES_A_SECOND + [1000 - LINES_A_SECOND]
+
+
 def test_a_peer_is_shown_without_its_port() -> None:
     """Where it has one: sockets of files are shown as they are."""
     told = ("ipv4:10.0.0.7:5555", "ipv6:%5B::1%5D:5555", "ipv6:[fe80::1]:1", "unix:/run/x")

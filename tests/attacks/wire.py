@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -23,6 +24,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 READ_SECONDS = 10.0  # longest that an answer is waited for
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 MAX_FRAME_BYTES = 16 * 1024
+INITIAL_WINDOW_BYTES = 65535  # until the settings say something else, and of a connection
+INITIAL_WINDOW_SIZE = 4  # the setting
 
 
 class Type(IntEnum):
@@ -99,11 +102,16 @@ def in_frames(stream: int, headers: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Answers:
-    """What has come back: the status and the other trailers by stream, streams that were reset, and why all ended."""
+    """What has come back: the status and the other trailers by stream, streams that were reset, and why all ended.
+
+    `opened` is by how much the service has let more be sent: on each stream, and on all by the number 0.
+    """
 
     statuses: dict[int, str] = field(default_factory=dict[int, str])
     trailers: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     resets: dict[int, int] = field(default_factory=dict[int, int])
+    opened: Counter[int] = field(default_factory=Counter[int])
+    initial_window: int = INITIAL_WINDOW_BYTES
     farewell: bytes | None = None
     is_greeted: bool = False
     is_ponged: bool = False
@@ -172,8 +180,11 @@ class Wire:
                 self.answers.resets[stream] = int.from_bytes(payload)
             case Type.GOAWAY:
                 self.answers.farewell = payload[4:]
+            case Type.WINDOW_UPDATE:
+                self.answers.opened[stream] += int.from_bytes(payload)
             case Type.SETTINGS if not flags & ACK:
                 self.answers.is_greeted = True
+                self._note_settings(payload)
                 self.send(frame(Type.SETTINGS, flags=ACK))
             case Type.PING if not flags & ACK:
                 self.send(frame(Type.PING, payload, flags=ACK))
@@ -181,6 +192,11 @@ class Wire:
                 self.answers.is_ponged = True
             case _:
                 pass
+
+    def _note_settings(self, payload: bytes) -> None:
+        for at in range(0, len(payload), 6):
+            if int.from_bytes(payload[at : at + 2]) == INITIAL_WINDOW_SIZE:
+                self.answers.initial_window = int.from_bytes(payload[at + 2 : at + 6])
 
 
 @contextmanager

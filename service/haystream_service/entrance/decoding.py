@@ -6,6 +6,7 @@ gRPC alone would wait without end, tell a caller what its parser says, and write
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -16,6 +17,7 @@ from haystream_service.entrance.health import SERVICE_NAME
 from haystream_service.entrance.places import Streams
 from haystream_service.entrance.reading import Bounds, Reader
 from haystream_service.entrance.refusing import answer_of, guarding, streaming
+from haystream_service.identity.principal import ANYONE
 from haystream_service.sizes import MAX_REQUEST_BYTES, largest_field
 
 if TYPE_CHECKING:
@@ -26,32 +28,42 @@ if TYPE_CHECKING:
 
     Sender: TypeAlias = Callable[[Context], str]
 
-# Of each caller 16 requests, of 16 MiB before gRPC itself refuses them, are held in part: those of one that keeps them
-# back. 4 MiB come in 30 s over a line of 1.2 Mbit/s.
+
+# Of a request that is read gRPC takes up to 16 MiB, so that one that is too long can be refused in words: what 16 of a
+# caller's that are still to come can take is 256 MiB. 4 MiB come in 30 s over 1.2 Mbit/s.
 CHATS = Bounds(seconds=30, max_bytes=MAX_REQUEST_BYTES, at_once=16)
-# All other requests are a few words, and come at once: callers', beside their chats, and on each connection strangers'.
 WORDS = Bounds(seconds=10, max_bytes=4096, at_once=16)
 
-# Whoever balances over this service watches its health, once on a connection; proxies have others' behind theirs.
-# Anybody may, and each takes some 20 KB.
-WATCHES_ON_A_CONNECTION, WATCHES = 100, 5000
-# Reflection is asked by people with a tool, who are few.
-REFLECTIONS_ON_A_CONNECTION, REFLECTIONS = 8, 64
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What requests may take while they come, and how many streams strangers may have: on a connection, and in all.
+
+    All requests but those of `Chat` are a few words, and come at once. Whoever balances over this service watches its
+    health, once on a connection, and proxies have others' behind theirs; each watch takes some 20 KB. Reflection is
+    asked by people with a tool.
+    """
+
+    chats: Bounds = CHATS
+    others: Bounds = WORDS
+    watches: tuple[int, int] = (100, 5000)
+    reflections: tuple[int, int] = (8, 64)
 
 
 class Decoding(grpc.aio.ServerInterceptor):
     """Has each request read, and refused where it cannot be, before its handler is asked. The innermost of a server's.
 
-    Outside of the door nobody knows who calls: there each connection counts as somebody.
+    Where nobody knows who calls each connection counts as somebody, so that a stranger holds up itself alone.
     """
 
-    def __init__(self, observer: RefusalObserver, chats: Bounds = CHATS, words: Bounds = WORDS) -> None:
+    def __init__(self, observer: RefusalObserver, limits: Limits | None = None) -> None:
         self._observer = observer
-        self._chats = Reader(chats, observer, largest_field)
-        self._others = Reader(words, observer, _whole)
-        self._strangers = Reader(words, observer, _whole)
-        self._watches = Streams(WATCHES_ON_A_CONNECTION, WATCHES)
-        self._reflections = Streams(REFLECTIONS_ON_A_CONNECTION, REFLECTIONS)
+        limits = limits or Limits()
+        self._chats = Reader(limits.chats, observer, largest_field)
+        self._others = Reader(limits.others, observer, _whole)
+        self._strangers = Reader(limits.others, observer, _whole)
+        self._watches = Streams(*limits.watches)
+        self._reflections = Streams(*limits.reflections)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -62,7 +74,7 @@ class Decoding(grpc.aio.ServerInterceptor):
             return None
         _, service, rpc = handler_call_details.method.split("/")
         if service == SERVICE_NAME:
-            return self._single(handler, self._chats if rpc == "Chat" else self._others, _principal_of)
+            return self._single(handler, self._chats if rpc == "Chat" else self._others, _caller_of)
         if handler.request_streaming:
             return self._conversation(handler)
         return self._single(handler, self._strangers, _connection_of, self._watches)
@@ -105,8 +117,9 @@ class Decoding(grpc.aio.ServerInterceptor):
         return streaming(converse, handler.response_serializer)
 
 
-def _principal_of(_: Context) -> str:
-    return caller.get().name
+def _caller_of(context: Context) -> str:
+    name = caller.get().name
+    return name if name != ANYONE.name else _connection_of(context)
 
 
 def _connection_of(context: Context) -> str:

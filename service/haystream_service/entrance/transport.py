@@ -35,8 +35,8 @@ def options_of(settings: Settings) -> list[tuple[str, int]]:
         # The size is checked as headers arrive. Between a soft and a hard limit gRPC would refuse at random.
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-        # A call whose request nobody reads holds 64 KiB of it; where gRPC measures the way, and it is fast, it holds all.
-        # A request that is read gets as much room at once as its rest needs.
+        # A call whose request is not read yet holds 64 KiB of it; where gRPC measures the way, and finds it fast, all
+        # of it. One that is read has room for its rest at once.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_receive_message_length", 4 * MAX_REQUEST_BYTES),
         # More than about 1,000 calls that nobody has accepted yet are cancelled at random below these.
