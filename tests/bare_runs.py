@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from haystream_service.run.ending import (
-    Disconnected,
-    Ending,
-    Failure,
-    FailureKind,
-)
+from haystream_service.run.ending import Disconnected, Ending, Failure, FailureKind
 from haystream_service.run.events import Entry, Event, Finished, FinishReason, Text
 from haystream_service.run.log import RunLog
 from haystream_service.run.run import Budget, OnDisconnect, Run, Sink, Work

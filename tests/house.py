@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from haystream_service.run.ending import Ending
 
-
 CANCEL, GO_ON, GRACE = OnDisconnect(), OnDisconnect(goes_on=True), OnDisconnect(goes_on=True, grace_seconds=30)
 STARTED = Started("r", "p")
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from haystream_service.run.ending import (
-    Cancelled,
-    Completed,
-    Drained,
-    ReaderTooSlow,
-)
+from haystream_service.run.ending import Cancelled, Completed, Drained, ReaderTooSlow
 from haystream_service.run.events import Finished, Started, Text, ToolCall
 from haystream_service.run.run import OnDisconnect, Sink
 from haystream_service.run.writer import Patience, Writer
