@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tests.providers import Provider
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in GENERATION.warnings]
-
-
 AT_ONCE = 8
 
 
