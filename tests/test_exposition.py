@@ -86,6 +86,7 @@ async def test_a_request_that_drips_has_its_time_as_a_whole(stage: Stage, monkey
         while is_open:
             writer.write(b"x")
             with suppress(TimeoutError):
+                # The pace of the drip: nobody tells that a byte was read.
                 is_open = bool(await asyncio.wait_for(reader.read(1), 0.05))
         writer.close()
         with suppress(ConnectionError):
