@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi.responses import StreamingResponse
 
 from haystream_gateway import sse
+from haystream_gateway.departure import noticing_departure
 from haystream_gateway.problems import DEFECT, Rejection
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ class EventStream(StreamingResponse):
         super().__init__(self._frames, headers=sse.HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all frames."""
+        """Send all frames. Once their reader has left the stream is closed, and ends by itself."""
         try:
-            async with aclosing(self._frames):
-                await super().__call__(scope, receive, send)
+            async with aclosing(self._frames), noticing_departure(receive, self._stream.close):
+                await self.stream_response(send)
         finally:
             self._stream.close()
 

@@ -23,6 +23,7 @@ BROKEN_OFF = Problem(Code.INTERNAL, "INTERNAL", "the service ended the stream wi
 TAKEN = "x-run-id"
 LEFT = "LEFT"
 NOTHING_MORE = "NOTHING_MORE"
+READER_LEFT = Problem(Code.CANCELLED, LEFT, "the reader has left")
 
 
 class Streams:
@@ -51,25 +52,17 @@ class Streams:
         for stream in self._open:
             stream.end(DRAINING)
 
-    async def opened(self, call: EventCall, run_id: str = "", after_seq: int = 0) -> RunStream | None:
-        """Return the stream of a call once the service has taken it; None where there is nothing more to read.
+    def open(self, call: EventCall, run_id: str = "", after_seq: int = 0) -> RunStream:
+        """Return the stream of a call, to be begun, and to be closed whatever happens.
 
-        Raises Rejection where the service refuses. `run_id` and `after_seq` are what a caller knows who comes back.
+        Raises Rejection where the gateway drains. `run_id` and `after_seq` are what a caller knows who comes back.
         """
         if self._is_draining:
             call.cancel()
             raise Rejection(DRAINING)
         stream = RunStream(call, run_id, after_seq, self._silence_seconds, on_closed=self._forget)
         self._open.add(stream)
-        try:
-            has_more = await stream.begin()
-        except BaseException:  # a cancellation included: nobody else knows the stream
-            stream.close()
-            raise
-        if has_more:
-            return stream
-        stream.close()
-        return None
+        return stream
 
     def _forget(self, stream: RunStream) -> None:
         self._open.discard(stream)
@@ -165,11 +158,11 @@ class RunStream:
         self._call.cancel()
 
     def close(self) -> None:
-        """Cancel the call, which changes nothing where that has ended. May be called twice."""
+        """Cancel the call, which changes nothing where that has ended; a read that waits ends. May be called twice."""
         if not self._is_closed:
             self._is_closed = True
             self._silence.stop()
-            self._call.cancel()
+            self.end(READER_LEFT)
             self._on_closed(self)
 
     async def _beginning(self) -> chat_pb2.Event:

@@ -17,6 +17,7 @@ import pytest
 from tests.attacks.canary import canary, withstood
 
 if TYPE_CHECKING:
+    from tests.attacks.canary import Canary
     from tests.attacks.target import Rest, Target
 
 CONNECTIONS = 300
@@ -60,16 +61,32 @@ async def test_readers_who_never_read_are_cut_off(attacked: Target) -> None:
     assert not attacked.gateway.complaints
 
 
+async def test_readers_who_leave_what_they_have_not_read_take_nothing_with_them(attacked: Target) -> None:
+    """What has come for them, as fast as it could, is given back by the gateway and by the service."""
+
+    async def attack(seen: Canary) -> None:
+        with ExitStack() as stack:
+            _ask_and_never_read(attacked, stack)
+            for _ in range(WORDS):
+                await seen.speaks()
+
+    await withstood(attacked, attack)
+
+
 async def _never_read(attacked: Target, before: Rest) -> Rest:
     """Ask, and wait until nothing of it is left in the service and the gateway."""
     with ExitStack() as stack:
         async with canary(attacked) as seen:
-            readers = [stack.enter_context(_connected(attacked)) for _ in range(READERS)]
-            for reader in readers:
-                reader.sendall(b"GET /chat?query=shout HTTP/1.1\r\nHost: x\r\n\r\n")
+            _ask_and_never_read(attacked, stack)
             for _ in range(WORDS):
                 await seen.speaks()
         return await attacked.rest(before)
+
+
+def _ask_and_never_read(attacked: Target, stack: ExitStack) -> None:
+    for _ in range(READERS):
+        reader = stack.enter_context(_connected(attacked))
+        reader.sendall(b"GET /chat?query=shout HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
 def _connected(attacked: Target) -> socket.socket:

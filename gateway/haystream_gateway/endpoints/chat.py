@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -144,11 +144,8 @@ async def _attached(request: Request, here: Edge, event_id: str, *, labels: bool
 async def _has_failed(request: Request, here: Edge, place: Place) -> bool:
     """Tell whether nothing follows an event but the word that the run has failed."""
     call = here.upstream.resume(place.run_id, place.seq, metadata_of(request))
-    stream = await here.streams.opened(call, place.run_id, place.seq)
-    if stream is None:
-        return False
-    stream.close()
-    return stream.has_failed
+    with closing(here.streams.open(call, place.run_id, place.seq)) as stream:
+        return await stream.begin() and stream.has_failed
 
 
 async def _resumed(request: Request, here: Edge, place: Place, *, labels: bool) -> Response:
@@ -158,14 +155,13 @@ async def _resumed(request: Request, here: Edge, place: Place, *, labels: bool) 
 
 async def _streamed(request: Request, here: Edge, call: EventCall, place: Place, *, labels: bool) -> Response:
     with ExitStack() as until_answered:
-        async with while_caller_stays(request):
-            stream = await here.streams.opened(call, place.run_id, place.seq)
-            if stream is not None:
-                note_run(request, stream.run_id)
-                until_answered.callback(stream.close)
+        stream = until_answered.enter_context(closing(here.streams.open(call, place.run_id, place.seq)))
+        async with while_caller_stays(request, stream.close):
+            has_more = await stream.begin()
+        if not has_more:
+            return _nothing_more(request)
+        note_run(request, stream.run_id)
         until_answered.pop_all()
-    if stream is None:
-        return _nothing_more(request)
     return here.response(stream, Dialect(partial(event_frames, label_components=labels), error_frame))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +28,7 @@ from haystream_gateway.problems import Rejection
 from haystream_gateway.streams import BROKEN_OFF
 
 if TYPE_CHECKING:
-    from haystream.v1 import chat_pb2
     from haystream_gateway.edge import Edge
-    from haystream_gateway.streams import RunStream
     from haystream_gateway.upstream import Metadata
 
 PREFIX = "/v1"
@@ -64,9 +62,11 @@ async def create_completion(request: Request, here: Here) -> Response:
     settings = generation_settings(body.parameters)
     with settings_named(settings), ExitStack() as until_answered:
         message = body.message(settings, api_key)
-        async with while_caller_stays(request):
-            stream = await _opened(here, message, metadata)
-            until_answered.callback(stream.close)
+        call = here.upstream.chat(message, metadata)
+        stream = until_answered.enter_context(closing(here.streams.open(call, message.run_id)))
+        async with while_caller_stays(request, stream.close):
+            if not await stream.begin():
+                raise Rejection(BROKEN_OFF)
             note_run(request, stream.run_id)
             if not body.stream:
                 return JSONResponse(await completion_of(stream, body.model))
@@ -100,13 +100,6 @@ async def refuse(request: Request) -> None:
     """Answer for all other addresses and methods; the page's files would, otherwise."""
     knows_another_method = any(route.matches(request.scope)[0] is Match.PARTIAL for route in router.routes)
     raise HTTPException(405 if knows_another_method else 404)
-
-
-async def _opened(here: Edge, message: chat_pb2.ChatRequest, metadata: Metadata) -> RunStream:
-    stream = await here.streams.opened(here.upstream.chat(message, metadata), message.run_id)
-    if stream is None:
-        raise Rejection(BROKEN_OFF)
-    return stream
 
 
 def _caller(request: Request, here: Edge) -> tuple[Metadata, str]:
