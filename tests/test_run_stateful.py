@@ -210,7 +210,8 @@ class Service(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.come_to_rest()
+            if self.told:  # else Hypothesis has stopped before anything began
+                self.come_to_rest()
         finally:
             self.clear_away()
 
@@ -267,7 +268,8 @@ class Service(RuleBasedStateMachine):
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.turn()
-        self.memory.close()
+        if hasattr(self, "memory"):
+            self.memory.close()
         for thread in self.threads:
             thread.join(THREAD_SECONDS)
         assert not any(thread.is_alive() for thread in self.threads)
