@@ -39,7 +39,7 @@ async def test_a_browser_that_leaves_stops_the_model(page: Browser, fake: Served
 
 
 async def test_a_browser_that_leaves_before_the_first_frame_stops_the_model(fake: Served, stage: Stage) -> None:
-    """Also where it is gone before the response has begun, and with it the generator of its frames."""
+    """Also where it is gone before the response has begun, and whatever is sent goes nowhere."""
     endings: list[str] = []
     sent: list[bytes] = []
     streams = Streams(60, endings.append)
@@ -48,10 +48,10 @@ async def test_a_browser_that_leaves_before_the_first_frame_stops_the_model(fake
         return {"type": "http.disconnect"}
 
     async def into_the_void(_: Message) -> None:
-        await asyncio.Event().wait()
+        """As the server does for who is gone."""
 
-    stream = await streams.opened(fake.stub.Chat(chat_pb2.ChatRequest(query="q")))
-    assert stream is not None
+    stream = streams.open(fake.stub.Chat(chat_pb2.ChatRequest(query="q")))
+    assert await stream.begin()
     response = EventStream(stream, Dialect(event_frames, error_frame), sent.append, structlog.get_logger())
     await stage.waiting.wait()
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, into_the_void)

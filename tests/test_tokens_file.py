@@ -196,7 +196,7 @@ async def test_a_glance_is_had_once_a_second(file: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(watched_file, "GLANCE_SECONDS", SECONDS * 10)
     async with asking(file) as authenticator:
-        monkeypatch.setattr(watched_file, "_fingerprint", count)
+        monkeypatch.setattr(watched_file, "fingerprint_of", count)
         for _ in range(100):
             await caller(authenticator)
     assert glances == 1

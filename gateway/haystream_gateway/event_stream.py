@@ -34,7 +34,7 @@ class Dialect:
 class EventStream(StreamingResponse):
     """A run in a dialect. Its stream is closed when the frames end, or their reader leaves.
 
-    Also where that one left before the first frame, so that the generator never began, or while a send was blocked.
+    Also where that one left before the first frame, or while a send was blocked: the server ends a send to nobody.
     """
 
     def __init__(

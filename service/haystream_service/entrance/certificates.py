@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from haystream_service.errors import CannotServe
+from haystream_service.files import fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ CERTIFICATE, KEY, CLIENT_CA = "HAYSTREAM_TLS_CERT", "HAYSTREAM_TLS_KEY", "HAYSTR
 
 EXPIRES_SOON = timedelta(days=7)
 
-Fingerprint: TypeAlias = tuple[tuple[int, int, int, int], ...]
+Fingerprint: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class CertificateUnusable(CannotServe):
@@ -46,11 +47,8 @@ class CertificateFiles:
         return pair if self.client_ca is None else (*pair, (CLIENT_CA, self.client_ca))
 
     def fingerprint(self) -> Fingerprint:
-        """Return what changes with any of the files: time, size, and place on the disk of what a link leads to.
-
-        A file that is not there has a fingerprint, too.
-        """
-        return tuple(_version(path) for _, path in self.named)
+        """Return what changes with any of the files."""
+        return tuple(fingerprint_of(path) for _, path in self.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +102,6 @@ def read_certificates(files: CertificateFiles) -> Certificates:
 def now() -> datetime:
     """Return the time that certificates are judged by."""
     return datetime.now(UTC)
-
-
-def _version(path: Path) -> tuple[int, int, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0, 0, 0)
-    return status.st_mtime_ns, status.st_size, status.st_dev, status.st_ino
 
 
 def _read(setting: str, path: Path) -> bytes:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import httpcore
 from anyio import to_thread
 
+from haystream_service.files import read_at_most
 from haystream_service.identity.keys import KeysNotHad
-from haystream_service.identity.watched_file import read_at_most
 
 if TYPE_CHECKING:
     import ssl

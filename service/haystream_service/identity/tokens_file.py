@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from haystream_service.errors import IdentityFileError
+from haystream_service.files import read_at_most
 from haystream_service.identity.callers import Callers
 from haystream_service.identity.tokens_format import TokensFormatError, callers_of
-from haystream_service.identity.watched_file import read_at_most
 
 if TYPE_CHECKING:
     from pathlib import Path

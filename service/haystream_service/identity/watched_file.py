@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]  # of an option that is not used here
 
+from haystream_service.files import fingerprint_of
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
@@ -33,7 +35,7 @@ class WatchedFile:
         self._file = file
         self._look_again = look_again
         self._log = log
-        self._seen = _fingerprint(file)
+        self._seen = fingerprint_of(file)
         self._next_glance_seconds = float("-inf")
         self._patience_ends_seconds = float("-inf")
         self._looking: asyncio.Task[None] | None = None
@@ -61,7 +63,7 @@ class WatchedFile:
                 debounce=LONGEST_MILLISECONDS,
                 recursive=False,
             ):
-                self._seen = _fingerprint(self._file)
+                self._seen = fingerprint_of(self._file)
                 await self._look()
         except (OSError, RuntimeError) as error:  # the folder is gone, or the machine has no more watches to give
             self._log.warning("a file of who may call is not watched any longer", file=str(self._file), exc_info=error)
@@ -75,7 +77,7 @@ class WatchedFile:
     def _look_if_changed(self, now_seconds: float) -> None:
         if self._looking is not None and not self._looking.done():
             return
-        if (fingerprint := _fingerprint(self._file)) != self._seen:
+        if (fingerprint := fingerprint_of(self._file)) != self._seen:
             self._seen = fingerprint
             self._patience_ends_seconds = now_seconds + PATIENCE_SECONDS
             self._looking = asyncio.create_task(self._look(), name=f"read {self._file.name}")
@@ -103,21 +105,3 @@ async def watched(
         task.cancel()
         await asyncio.wait([task])
         await it.stop_looking()
-
-
-def _fingerprint(file: Path) -> tuple[int, ...]:
-    """Return what changes with a file, through all links; one that is not there has a fingerprint, too."""
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_dev, status.st_ino
-
-
-def read_at_most(file: Path, max_bytes: int) -> bytes:
-    """Return what a file holds. Raises OSError, also where that is more."""
-    with file.open("rb") as opened:
-        content = opened.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(0, f"it has more than {max_bytes} bytes")
-    return content
