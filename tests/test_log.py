@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,22 +13,10 @@ from haystream_service.run.events import Entry, Finished, FinishReason, Gap, Rea
 from haystream_service.run.log import RunLog
 from haystream_service.run.store import EndedRun, MemoryStore, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES, size_bytes
+from tests.audit import pieces_of
 from tests.clock import ClockedLoop, clocked
 
-if TYPE_CHECKING:
-    from haystream_service.run.events import Event
-
 ROOMY = 100_000_000
-PIECE = re.compile(r"<\d+>")
-
-
-def pieces_of(event: Event) -> list[str]:
-    """Return what an event is made of: each put has text of its own."""
-    if isinstance(event, Text | Reasoning):
-        pieces = PIECE.findall(event.delta)
-        assert "".join(pieces) == event.delta
-        return pieces
-    return [type(event).__name__]
 
 
 @dataclass(frozen=True, slots=True)

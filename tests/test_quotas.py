@@ -16,11 +16,10 @@ from haystream_service.run.quota import Quota, Rates
 from haystream_service.run.run import Budget, OnDisconnect
 from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import MemoryStore, RunRecord
+from tests.bare_runs import FAILURE, ROOMY, never
 from tests.calls import all_events, complaint_of, kinds_of
-from tests.clock import ClockedLoop, clocked
+from tests.clock import ClockedLoop, clocked, turns
 from tests.conftest import served
-from tests.test_run_core import FAILURE, ROOMY, never
-from tests.test_runs import turns
 
 if TYPE_CHECKING:
     from haystream_service.run.run import Run
