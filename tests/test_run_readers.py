@@ -85,6 +85,29 @@ async def test_a_run_is_over_once_also_when_its_reader_leaves_as_it_ends() -> No
     assert ledger.over == [run]
 
 
+async def test_a_reader_who_comes_when_all_is_over_reads_the_log_and_the_run_stays_over() -> None:
+    """Who has found a run before its end may begin to read after it."""
+    ledger, first, late = Ledger(), Collector(), Collector()
+    run = run_of(ledger)
+    await asyncio.gather(run.start(saying(WORD)), writer_of(run, first).follow())
+    await asyncio.sleep(0)
+    assert ledger.over == [run]
+    assert await writer_of(run, late, leads=False).follow() == Completed()
+    assert late.entries == first.entries
+    assert ledger.over == [run]
+
+
+async def test_a_reader_who_comes_back_is_given_a_little_at_a_time() -> None:
+    """What it has been given is held while it takes it: not all of a log, for each of many that take nothing."""
+    run = run_of(Ledger())
+    words = [Text("llm", 0, "x" * 100)] * 5000
+    await asyncio.gather(run.start(saying(*words)), writer_of(run, Collector()).follow())
+    reader = writer_of(run, Collector(), leads=False)
+    given = [len(entry.event.delta) for entry in run.read(reader, 0) if isinstance(entry.event, Text)]
+    assert 10_000 < sum(given) <= 64 * 1024
+    assert max(given) <= 32 * 1024
+
+
 async def test_a_second_reader_gets_what_the_first_had_and_then_the_same() -> None:
     """Readers do not take words from each other."""
     proceed = asyncio.Event()

@@ -231,7 +231,7 @@ class Service(RuleBasedStateMachine):
             check_told(told)
         self.loop.turn(KEEP_SECONDS)
         assert len(self.memory) == 0
-        assert (self.memory.ended_bytes, self.memory.held.size_bytes) == (0, 0)
+        assert self.memory.held.size_bytes == 0
         assert self.do(self.runs.find(RUN_ID, PRINCIPAL)) is None
 
     def check_delivered(self, told: Told) -> None:
