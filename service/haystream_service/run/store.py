@@ -99,8 +99,8 @@ class MemoryStore:
     """Keeps the logs in memory: of runs at work, and of those that ended within `keep_seconds`.
 
     All together stay within `total_bytes`: the oldest that ended go first; then a run that goes on speaking gives up
-    what it has said longest ago, but for its newest stretch. A log that is forgotten because its time is over stays with
-    those who read it just then; one that had to make room does not. One timer, for the oldest.
+    what it has said longest ago, but for its newest stretch. A log that is forgotten because its time is over stays
+    with those who read it just then; one that had to make room does not. One timer, for the oldest.
     """
 
     def __init__(self, run_bytes: int, keep_seconds: float, total_bytes: int) -> None:
