@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from haystream_service.entrance.health import SERVICE_NAME
@@ -19,6 +20,8 @@ from haystream_service.errors import InvalidRequest, MalformedMessage, RequestIn
 from haystream_service.sizes import MAX_REQUEST_BYTES, largest_field
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+
     from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
     from haystream_service.errors import Refusal
     from haystream_service.rpc import Context
@@ -48,11 +51,12 @@ class Decoding(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # gRPC says itself that there is no such method
             return None
-        if handler_call_details.method.startswith(f"/{SERVICE_NAME}/"):
-            return self._guarded(handler)
-        return _shortened(handler) if handler.request_streaming else self._soon(handler)
+        method = handler_call_details.method
+        if method.startswith(f"/{SERVICE_NAME}/"):
+            return self._guarded(handler, method)
+        return _shortened(handler) if handler.request_streaming else self._soon(handler, method)
 
-    def _guarded(self, handler: Handler) -> Handler:
+    def _guarded(self, handler: Handler, method: str) -> Handler:
         """Return a handler that refuses what cannot be read."""
         answer = answer_of(handler)
 
@@ -61,9 +65,9 @@ class Decoding(grpc.aio.ServerInterceptor):
                 await refuse(self._observer, request.refusal, context)
             return await answer(request, context)
 
-        return like(handler, answer_decoded, lambda message: _decoded(handler, message, MAX_REQUEST_BYTES))
+        return like(handler, answer_decoded, lambda message: _decoded(handler, method, message, MAX_REQUEST_BYTES))
 
-    def _soon(self, handler: Handler) -> Handler:
+    def _soon(self, handler: Handler, method: str) -> Handler:
         """Return a handler that does as well, and waits for a request no longer than it takes to send one.
 
         A part of a message is held for as long as its handler waits for the rest.
@@ -76,7 +80,7 @@ class Decoding(grpc.aio.ServerInterceptor):
                     message = await context.read()
             except TimeoutError:
                 await refuse(self._observer, RequestIncomplete(), context)
-            read = _decoded(handler, message, MAX_STRANGERS_BYTES) if isinstance(message, bytes) else None
+            read = _decoded(handler, method, message, MAX_STRANGERS_BYTES) if isinstance(message, bytes) else None
             if read is None or isinstance(read, _Unreadable):
                 await refuse(self._observer, MalformedMessage() if read is None else read.refusal, context)
             response = await answer(read, context)
@@ -86,14 +90,20 @@ class Decoding(grpc.aio.ServerInterceptor):
         return streaming(read_and_answer, handler.response_serializer)
 
 
-def _decoded(handler: Handler, message: bytes, limit_bytes: int) -> Any:
+def _decoded(handler: Handler, method: str, message: bytes, limit_bytes: int) -> Any:
     if len(message) > limit_bytes:  # to parse it could take thirty times its memory, and keep the loop for seconds
         why = f"the request has {len(message)} bytes, most of them here; the limit is {limit_bytes}"
-        return _Unreadable(InvalidRequest(Violation(largest_field(message), why)))
+        return _Unreadable(InvalidRequest(Violation(largest_field(_kind_of_request(method), message), why)))
     try:
         return handler.request_deserializer(message) if handler.request_deserializer is not None else message
     except DecodeError:
         return _Unreadable(MalformedMessage())
+
+
+def _kind_of_request(method: str) -> Descriptor:
+    """Return what the contract says that a method is asked with; its name is as HTTP/2 has it."""
+    name = method.removeprefix("/").replace("/", ".")
+    return descriptor_pool.Default().FindMethodByName(name).input_type
 
 
 def _shortened(handler: Handler) -> Handler:
