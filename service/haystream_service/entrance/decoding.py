@@ -6,8 +6,9 @@ gRPC alone would tell a caller what its parser says, and write the whole request
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -20,11 +21,15 @@ from haystream_service.errors import InvalidRequest, MalformedMessage, RequestIn
 from haystream_service.sizes import MAX_REQUEST_BYTES, largest_field
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
     from google.protobuf.descriptor import Descriptor
 
     from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
     from haystream_service.errors import Refusal
     from haystream_service.rpc import Context
+
+    Streamed: TypeAlias = Callable[[AsyncIterator[Any], Context], AsyncGenerator[Any]]
 
 # Outside the door, where nobody knows who asks, a request is a few words, and comes at once.
 MAX_STRANGERS_BYTES = 4096
@@ -107,14 +112,31 @@ def _kind_of_request(method: str) -> Descriptor:
 
 
 def _shortened(handler: Handler) -> Handler:
-    """Return a handler for streams of requests, as reflection's, to which one that is too long is an empty one."""
-    decode = handler.request_deserializer
+    """Return a handler for streams of requests, as reflection's, to which one that is too long is an empty one.
+
+    A stream whose next request does not come in time has had its last.
+    """
+    decode, answer = handler.request_deserializer, cast("Streamed", handler.stream_stream)
     if decode is None:
         return handler
 
     def shortened(message: bytes) -> Any:
         return decode(message if len(message) <= MAX_STRANGERS_BYTES else b"")
 
+    async def answer_in_time(requests: AsyncIterator[Any], context: Context) -> AsyncGenerator[Any]:
+        async with aclosing(_in_time(requests)) as asked, aclosing(answer(asked, context)) as responses:
+            async for response in responses:
+                yield response
+
     handler_for: Any = grpc.stream_stream_rpc_method_handler
-    made: Handler = handler_for(handler.stream_stream, shortened, handler.response_serializer)
+    made: Handler = handler_for(answer_in_time, shortened, handler.response_serializer)
     return made
+
+
+async def _in_time(requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    """Yield requests until one is the last, or does not come."""
+    with suppress(StopAsyncIteration, TimeoutError):
+        while True:
+            async with asyncio.timeout(STRANGERS_SECONDS):
+                request = await anext(requests)
+            yield request
