@@ -15,13 +15,13 @@ import grpc.aio
 from haystream_service.entrance.door import caller
 from haystream_service.entrance.health import SERVICE_NAME
 from haystream_service.entrance.places import Streams
-from haystream_service.entrance.reading import Bounds, Reader
+from haystream_service.entrance.reading import Bounds, Form, Reader
 from haystream_service.entrance.refusing import answer_of, guarding, streaming
 from haystream_service.identity.principal import ANYONE
-from haystream_service.sizes import MAX_REQUEST_BYTES, largest_field
+from haystream_service.sizes import MAX_REQUEST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
     from haystream_service.rpc import Context
@@ -29,19 +29,23 @@ if TYPE_CHECKING:
     Sender: TypeAlias = Callable[[Context], str]
 
 
+CHAT = f"/{SERVICE_NAME}/Chat"
+
 # Of a request that is read gRPC takes up to 16 MiB, so that one that is too long can be refused in words: what 16 of a
 # caller's that are still to come can take is 256 MiB. 4 MiB come in 30 s over 1.2 Mbit/s.
 CHATS = Bounds(seconds=30, max_bytes=MAX_REQUEST_BYTES, at_once=16)
-WORDS = Bounds(seconds=10, max_bytes=4096, at_once=16)
+
+# All others are a few words, and come at once, those of strangers among them.
+MAX_STRANGERS_BYTES = 4096
+WORDS = Bounds(seconds=10, max_bytes=MAX_STRANGERS_BYTES, at_once=16)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What requests may take while they come, and how many streams strangers may have: on a connection, and in all.
 
-    All requests but those of `Chat` are a few words, and come at once. Whoever balances over this service watches its
-    health, once on a connection, and proxies have others' behind theirs; each watch takes some 20 KB. Reflection is
-    asked by people with a tool.
+    Whoever balances over this service watches its health, once on a connection, and proxies have others' behind theirs;
+    each watch takes some 20 KB. Reflection is asked by people with a tool.
     """
 
     chats: Bounds = CHATS
@@ -59,9 +63,9 @@ class Decoding(grpc.aio.ServerInterceptor):
     def __init__(self, observer: RefusalObserver, limits: Limits | None = None) -> None:
         self._observer = observer
         limits = limits or Limits()
-        self._chats = Reader(limits.chats, observer, largest_field)
-        self._others = Reader(limits.others, observer, _whole)
-        self._strangers = Reader(limits.others, observer, _whole)
+        self._chats = Reader(limits.chats, observer)
+        self._others = Reader(limits.others, observer)
+        self._strangers = Reader(limits.others, observer)
         self._watches = Streams(*limits.watches)
         self._reflections = Streams(*limits.reflections)
 
@@ -72,43 +76,41 @@ class Decoding(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # gRPC says itself that there is no such method
             return None
-        _, service, rpc = handler_call_details.method.split("/")
-        if service == SERVICE_NAME:
-            return self._single(handler, self._chats if rpc == "Chat" else self._others, _caller_of)
+        form = Form(handler_call_details.method, handler.request_deserializer)
+        if form.path == CHAT:
+            return self._single(handler, form, self._chats, _caller_of)
+        if form.path.startswith(f"/{SERVICE_NAME}/"):
+            return self._single(handler, form, self._others, _caller_of)
         if handler.request_streaming:
-            return self._conversation(handler)
-        return self._single(handler, self._strangers, _connection_of, self._watches)
+            return self._conversation(handler, form)
+        return self._single(handler, form, self._strangers, _connection_of)
 
-    def _single(self, handler: Handler, reader: Reader, sender_of: Sender, streams: Streams | None = None) -> Handler:
-        """Return a handler that answers to one request; where it streams, as one of so many."""
+    def _single(self, handler: Handler, form: Form, reader: Reader, sender_of: Sender) -> Handler:
+        """Return a handler that answers to one request; where it streams to strangers, as one of so many."""
         answer = answer_of(handler)
-        limited = streams if handler.response_streaming else None
+        streams = self._watches if handler.response_streaming and reader is self._strangers else None
 
         async def read_and_answer(context: Context) -> None:
             sender = sender_of(context)
             async with guarding(self._observer, context):
-                with _counted(limited, sender):
-                    request = await reader.only(context, sender, handler.request_deserializer)
+                with _counted(streams, sender):
+                    request = await reader.only(context, sender, form)
                     response = await answer(request, context)
                     if response is not None:  # one that streams has written itself
                         await context.write(response)
 
         return streaming(read_and_answer, handler.response_serializer)
 
-    def _conversation(self, handler: Handler) -> Handler:
+    def _conversation(self, handler: Handler, form: Form) -> Handler:
         """Return a handler that answers to requests for as long as the next one comes in time, as reflection's."""
         answers_of: Any = handler.stream_stream
-
-        async def requests(context: Context, sender: str) -> AsyncGenerator[Any]:
-            while (request := await self._strangers.next(context, sender, handler.request_deserializer)) is not None:
-                yield request
 
         async def converse(context: Context) -> None:
             sender = _connection_of(context)
             async with guarding(self._observer, context):
                 with self._reflections.stream(sender):
                     async with (
-                        aclosing(requests(context, sender)) as asked,
+                        aclosing(self._strangers.each(context, sender, form)) as asked,
                         aclosing(answers_of(asked, context)) as answers,
                     ):
                         async for answer in answers:
@@ -128,7 +130,3 @@ def _connection_of(context: Context) -> str:
 
 def _counted(streams: Streams | None, connection: str) -> AbstractContextManager[None]:
     return nullcontext() if streams is None else streams.stream(connection)
-
-
-def _whole(_: bytes) -> str:
-    return "request"

@@ -10,14 +10,18 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from haystream_service.entrance.places import Places
 from haystream_service.entrance.refusing import refuse_who_stays
 from haystream_service.errors import InvalidRequest, MalformedMessage, RequestIncomplete, Violation
+from haystream_service.sizes import largest_field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
+
+    from google.protobuf.descriptor import Descriptor
 
     from haystream_service.entrance.refusing import RefusalObserver
     from haystream_service.rpc import Context
@@ -34,26 +38,63 @@ class Bounds:
     at_once: int
 
 
-class Reader:
-    """Reads requests of a kind. `name_largest` tells which field of one that is too long takes most of it."""
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a method is asked with; its path is as HTTP/2 has it."""
 
-    def __init__(self, bounds: Bounds, observer: RefusalObserver, name_largest: Callable[[bytes], str]) -> None:
+    path: str
+    decode: Decode | None
+
+    @property
+    def kind(self) -> Descriptor:
+        """What the contract says of it."""
+        name = self.path.removeprefix("/").replace("/", ".")
+        return descriptor_pool.Default().FindMethodByName(name).input_type
+
+    def decoded(self, message: bytes) -> Any:
+        """Return a request. Raises MalformedMessage."""
+        try:
+            return message if self.decode is None else self.decode(message)
+        except DecodeError:
+            raise MalformedMessage from None
+
+
+class Reader:
+    """Reads requests within bounds."""
+
+    def __init__(self, bounds: Bounds, observer: RefusalObserver) -> None:
         self._bounds = bounds
         self._observer = observer
-        self._name_largest = name_largest
         self._places = Places(bounds.at_once)
 
-    async def only(self, context: Context, sender: str, decode: Decode | None) -> Any:
+    async def only(self, context: Context, sender: str, form: Form) -> Any:
         """Return the one request of a call. Raises RequestIncomplete, InvalidRequest, MalformedMessage."""
         message = await self._message(context, sender)
         if message is None:
             await refuse_who_stays(self._observer, MalformedMessage(), context)
-        return self._decoded(message, decode)
+        size, limit = len(message), self._bounds.max_bytes
+        if size > limit:  # to parse it could take thirty times its memory, and keep the loop for seconds
+            why = f"the request has {size} bytes, most of them here; the limit is {limit}"
+            raise InvalidRequest(Violation(largest_field(form.kind, message), why))
+        return form.decoded(message)
 
-    async def next(self, context: Context, sender: str, decode: Decode | None) -> Any:
-        """Return the next request of a stream, None at its end. Raises as `only`."""
-        message = await self._message(context, sender)
-        return None if message is None else self._decoded(message, decode)
+    async def each(self, context: Context, sender: str, form: Form) -> AsyncGenerator[Any]:
+        """Yield requests until one is the last, or does not come in time; one that is too long is an empty one.
+
+        Raises RequestIncomplete where there is not even the first, and MalformedMessage.
+        """
+        is_first = True
+        while True:
+            try:
+                message = await self._message(context, sender)
+            except RequestIncomplete:
+                if is_first:
+                    raise
+                return
+            if message is None:
+                return
+            is_first = False
+            yield form.decoded(message if len(message) <= self._bounds.max_bytes else b"")
 
     async def _message(self, context: Context, sender: str) -> bytes | None:
         """Return the next bytes; None where no more come: also of who has left, or sends more than gRPC takes."""
@@ -63,13 +104,3 @@ class Reader:
         except TimeoutError:
             raise RequestIncomplete from None
         return message if isinstance(message, bytes) else None
-
-    def _decoded(self, message: bytes, decode: Decode | None) -> Any:
-        limit = self._bounds.max_bytes
-        if len(message) > limit:  # to parse it could take thirty times its memory, and keep the loop for seconds
-            why = f"the request has {len(message)} bytes, most of them here; the limit is {limit}"
-            raise InvalidRequest(Violation(self._name_largest(message), why))
-        try:
-            return message if decode is None else decode(message)
-        except DecodeError:
-            raise MalformedMessage from None
