@@ -17,7 +17,7 @@ MAX_PARTS = 10_000
 
 # Those messages, parts and values, with all the fields that they can have. JSON that is made of more, such as a million
 # empty lists, takes a hundred times its size when it is read, and seconds.
-MAX_BODY_VALUES = 250_000
+MAX_BODY_VALUES = 150_000
 
 # On to the next sign that a value follows, over all strings, or to the end. Nothing is tried twice: it takes one way
 # through the text, whatever that is.
