@@ -27,9 +27,6 @@ class Places:
         self._each = each
         self._lines: dict[str, _Line] = {}
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     @asynccontextmanager
     async def place(self, who: str) -> AsyncGenerator[None]:
         """Have a place while the block lasts, as soon as there is one."""
@@ -52,15 +49,12 @@ class Streams:
         self._in_all = in_all
         self._open = Shares()
 
-    def __len__(self) -> int:
-        return self._open.total
-
     @contextmanager
     def stream(self, connection: str) -> Generator[None]:
         """Count a stream while the block lasts. Raises TooManyStreamsOfYours, TooManyStreams."""
         if self._open.of(connection) >= self._on_a_connection:
             raise TooManyStreamsOfYours(self._on_a_connection)
-        if len(self) >= self._in_all:
+        if self._open.total >= self._in_all:
             raise TooManyStreams(self._in_all)
         self._open.take(connection)
         try:
