@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -180,20 +181,45 @@ async def test_a_signal_lets_a_run_finish_and_ends_with_zero(echo_alone: str, nu
     assert b"Traceback" not in errors
 
 
-async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Nothing can stop a component in a thread, but the process can go."""
-    (tmp_path / "stuck.py").write_text(
-        "import time\n"
-        "from haystack import Pipeline, component\n"
-        "@component\n"
-        "class Stuck:\n"
-        "    @component.output_types(replies=list[str])\n"
-        "    def run(self, query: str): time.sleep(600)\n"
-        "def build():\n"
-        "    pipeline = Pipeline()\n"
-        "    pipeline.add_component('llm', Stuck())\n"
-        "    return pipeline\n"
-    )
+STUCK = """
+import asyncio, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from haystack import Pipeline, component
+
+
+@component
+class Stuck:
+    @component.output_types(replies=list[str])
+    def run(self, query: str):
+        time.sleep(600)
+
+
+@component
+class WithPool(Stuck):
+    @component.output_types(replies=list[str])
+    async def run_async(self, query: str):
+        await asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1), time.sleep, 600)
+
+
+@component
+class WithThread(Stuck):
+    @component.output_types(replies=list[str])
+    async def run_async(self, query: str):
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        await asyncio.Event().wait()
+
+
+def build():
+    pipeline = Pipeline()
+    pipeline.add_component("llm", {name}())
+    return pipeline
+"""
+
+
+@pytest.mark.parametrize("name", ["Stuck", "WithPool", "WithThread"])
+async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, name: str) -> None:
+    """Nothing can stop a component in a thread, whose ever that is, but the process can go."""
+    (tmp_path / "stuck.py").write_text(STUCK.replace("{name}", name))
     settings = {"HAYSTREAM_PIPELINES": str(tmp_path), "HAYSTREAM_DRAIN_SECONDS": "0.1"}
     async with started("haystream_service", **settings) as process:
         async with grpc.aio.insecure_channel(await address_of(process)) as channel:
@@ -213,6 +239,24 @@ async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
                     await anext(watcher)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert process.returncode == 0
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path, echo_alone: str) -> None:
+    """Nor does the thread that reads who may call from it."""
+    file = tmp_path / "tokens.yaml"
+    file.write_text("principals: {}")
+    settings = {"HAYSTREAM_PIPELINES": echo_alone, "HAYSTREAM_TOKENS_FILE": str(file)}
+    async with started("haystream_service", **settings) as process:
+        await address_of(process)
+        os.mkfifo(tmp_path / "hanging")
+        (tmp_path / "hanging").replace(file)
+        is_read = await asyncio.to_thread(os.open, file, os.O_WRONLY)  # when somebody has opened it to read
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            _, errors = await process.communicate()
+        os.close(is_read)
+    assert process.returncode == 0
+    assert b"stopped" in errors
 
 
 async def test_the_gateway_ends_with_zero_on_a_signal() -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     Look: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-THREADS = "haystream-"
-IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LEAVE_SECONDS = 1.0  # what threads without work and libraries take to end, and much more
 
 
 def main() -> NoReturn:
@@ -52,9 +52,11 @@ def main() -> NoReturn:
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         complaint = runner.run(_serve(settings, log, hidden))
-    if complaint:
-        _refuse(complaint)
-    sys.exit(0)
+        if complaint:
+            _complain(complaint)
+        _leave_soon(1 if complaint else 0)
+    _hear_signals_without_loop()
+    sys.exit(1 if complaint else 0)
 
 
 async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets) -> str:
@@ -79,7 +81,6 @@ async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets)
     except CannotServe as error:
         return str(error)
     log.info("stopped")
-    _leave_stuck_threads()
     return ""
 
 
@@ -153,14 +154,15 @@ async def _settle(loaded: asyncio.Event) -> None:
     gc.freeze()
 
 
-def _leave_stuck_threads() -> None:
-    """Exit 0 at once where a component's thread does not end: Python itself would wait for it for ever."""
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
-    for thread in threads:
-        thread.join(IDLE_THREAD_SECONDS / len(threads))
-    if any(thread.is_alive() for thread in threads):
-        sys.stderr.flush()
-        os._exit(0)
+def _leave_soon(code: int) -> None:
+    """Have the process end in a moment, whatever it still waits for.
+
+    Python waits for every thread that is no daemon: a component's own that hangs, one that reads from a disk that is
+    gone. None of them can be told from one that is about to end.
+    """
+    leaving = threading.Timer(LEAVE_SECONDS, os._exit, (code,))
+    leaving.daemon = True
+    leaving.start()
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
@@ -172,14 +174,29 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
             os._exit(1)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     return stop
 
 
+def _hear_signals_without_loop() -> None:
+    """Go on as the loop did, which has forgotten them: a second signal ends the process, SIGHUP does not."""
+
+    def on_signal(*_: object) -> None:
+        os._exit(1)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, on_signal)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def _refuse(complaint: str) -> NoReturn:
-    print(f"haystream-service: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
+    _complain(complaint)
     sys.exit(1)
+
+
+def _complain(complaint: str) -> None:
+    print(f"haystream-service: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
 
 
 if __name__ == "__main__":
