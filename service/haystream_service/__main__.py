@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     Look: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LEAVE_SECONDS = 1.0  # what threads without work and libraries take to end, and much more
 
 
@@ -55,7 +54,7 @@ def main() -> NoReturn:
         if complaint:
             _complain(complaint)
         _leave_soon(1 if complaint else 0)
-    _hear_signals_without_loop()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the loop no longer hears
     sys.exit(1 if complaint else 0)
 
 
@@ -166,28 +165,23 @@ def _leave_soon(code: int) -> None:
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """Return an event that the first SIGTERM or Ctrl-C sets. The second ends the process where it stands."""
-    stop = asyncio.Event()
+    """Return an event that the first SIGTERM or Ctrl-C sets. The second ends the process where it stands.
 
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal)
-    return stop
-
-
-def _hear_signals_without_loop() -> None:
-    """Go on as the loop did, which has forgotten them: a second signal ends the process, SIGHUP does not."""
+    That one is heard without the loop, which may be held up, or over.
+    """
+    stop, heard = asyncio.Event(), False
 
     def on_signal(*_: object) -> None:
-        os._exit(1)
+        nonlocal heard
+        if heard:
+            os._exit(1)
+        heard = True
+        with suppress(RuntimeError):  # the loop is closed, and the process as good as gone
+            loop.call_soon_threadsafe(stop.set)
 
-    for number in STOP_SIGNALS:
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return stop
 
 
 def _refuse(complaint: str) -> NoReturn:
