@@ -293,6 +293,38 @@ async def test_the_gateway_logs_as_the_service_does(log_format: str) -> None:
         assert "status=503" in line
 
 
+@pytest.mark.parametrize("told", [{}, {"GRPC_VERBOSITY": "INFO"}], ids=["", "unless it is told to"])
+async def test_handshakes_that_fail_do_not_fill_the_log(tmp_path: Path, echo_alone: str, told: dict[str, str]) -> None:
+    """Any stranger can have them fail, and gRPC's own lines are no JSON."""
+    files = {f"HAYSTREAM_{name.upper()}": str(file) for name, file in Certs(tmp_path).settings.items()}
+    settings = {"HAYSTREAM_PIPELINES": echo_alone, "HAYSTREAM_LOG_FORMAT": "json", **files, **told}
+    async with started("haystream_service", **settings) as process:
+        reader, writer = await asyncio.open_connection(*(await address_of(process)).split(":"))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert errors.count(b"Handshake failed") == len(told)
+    assert all(line.startswith(b"{") for line in errors.splitlines()) is not bool(told)
+
+
+@pytest.mark.parametrize("told", [{}, {"GRPC_VERBOSITY": "INFO"}], ids=["", "unless it is told to"])
+async def test_handshakes_that_fail_do_not_fill_the_gateways_log(
+    tmp_path: Path, echo: Served, told: dict[str, str]
+) -> None:
+    """As where the service is not encrypted, and tried again and again."""
+    Certs(tmp_path)
+    settings = {"HAYSTREAM_TARGET": echo.address, "HAYSTREAM_GATEWAY_TLS_CA": str(tmp_path / "ca.pem")}
+    async with started("haystream_gateway", HAYSTREAM_LOG_FORMAT="json", **settings, **told) as process:
+        async with httpx.AsyncClient(base_url=f"http://{await address_of(process)}") as http:
+            assert (await http.get("/pipelines")).json()["reason"] == "SERVICE_UNREACHABLE"
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert (b"Handshake failed" in errors) is bool(told)
+    assert all(line.startswith(b"{") for line in errors.splitlines()) is not bool(told)
+
+
 async def test_a_signal_ends_the_gateways_streams_with_a_frame_that_says_come_back(fake: Served, stage: Stage) -> None:
     """A real process: its readers are told, the run waits for them, and the process is gone."""
     stage.chunks = 1

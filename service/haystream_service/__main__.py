@@ -42,6 +42,8 @@ def main() -> NoReturn:
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
     # Else it gives its loggers a handler of its own, which shows content and keys. The log here is the service's alone.
     os.environ["HAYSTACK_LOGGING_IGNORE_STRUCTLOG"] = "true"
+    # Else gRPC writes a line of its own for each handshake that fails, as any stranger can have it. Read at its import.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
