@@ -13,9 +13,13 @@ import httpx
 import httpx_sse
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import ValidationError
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service.run.ending import Disconnected
+from haystream_service.settings import LONGEST_SECONDS, MOST, complaint_about
+from haystream_service.settings import Settings as ServiceSettings
 from tests.conftest import SHIPPED, served
 from tests.encrypted import Certs
 from tests.processes import LISTEN, address_of, started
@@ -60,6 +64,10 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_service", "HAYSTREAM_QUEUE_BYTES", "-1"),
         ("haystream_service", "HAYSTREAM_TLS_CERT", "cert.pem"),
         ("haystream_service", "HAYSTREAM_JWT_ISSUER", "https://issuer.invalid"),
+        ("haystream_service", "HAYSTREAM_MAX_CONNECTIONS", "2147483647"),
+        ("haystream_service", "HAYSTREAM_MAX_STREAMS", "9999999999"),
+        ("haystream_service", "HAYSTREAM_CONNECTION_AGE_SECONDS", "1e8"),
+        ("haystream_service", "HAYSTREAM_CONNECTION_AGE_SECONDS", "0.0001"),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_LISTEN", "8000"),
         ("haystream_gateway", "HAYSTREAM_TARGET", ""),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_CORS_ORIGINS", "example.org"),
@@ -87,6 +95,26 @@ async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(modul
     lines = errors.decode().splitlines()
     assert len(lines) == 1
     assert name in lines[0]
+
+
+@pytest.mark.parametrize("settings", [ServiceSettings, GatewaySettings])
+def test_no_time_is_without_end(settings: type[ServiceSettings | GatewaySettings]) -> None:
+    """Nor is it no number, nor longer than what clocks here can hold."""
+    names = [name for name, field in settings.model_fields.items() if field.annotation is float]
+    assert {"slow_reader_seconds"} < set(names)
+    for name in names:
+        for value in ("inf", "nan", "-inf", "1e12"):
+            with pytest.raises(ValidationError) as caught:
+                settings.model_validate({name: value})
+            assert complaint_about(caught.value).startswith(f"HAYSTREAM_{name.upper()}: ")
+
+
+async def test_the_most_that_a_setting_takes_is_served(echo_alone: str) -> None:
+    """The server holds it as well."""
+    async with served(
+        echo_alone, max_connections=MOST, max_streams=MOST, connection_age_seconds=LONGEST_SECONDS
+    ) as running:
+        assert await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
 
 
 @pytest.mark.parametrize("name", ["HAYSTREAM_TLS_CERT", "HAYSTREAM_TLS_KEY", "HAYSTREAM_TLS_CLIENT_CA"])
