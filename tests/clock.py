@@ -31,8 +31,13 @@ class ClockedLoop(asyncio.SelectorEventLoop):
     async def later(self, seconds: float = 0) -> None:
         """Let time pass from within."""
         self._now += seconds
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await turns()
+
+
+async def turns() -> None:
+    """Let what is ready on the loop happen."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 @contextmanager

@@ -146,6 +146,13 @@ async def fake(stage: fakes.Stage) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
+async def page(fake: Served) -> AsyncIterator[Browser]:
+    """A gateway to the service with the fakes."""
+    async with browsed(fake.address) as browser:
+        yield browser
+
+
+@pytest.fixture
 async def anyone() -> AsyncIterator[image_hosts.Host]:
     """A web server with a small image."""
     async with image_hosts.hosting() as host:

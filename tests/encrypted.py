@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+import pytest
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from tools.certs import Authority, Pair
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+GATEWAY_ID = "spiffe://haystream.local/gateway"
 
 
 @dataclass
@@ -35,6 +38,23 @@ class Certs:
     def mutual(self) -> dict[str, Any]:
         """What it needs to ask for callers' certificates, too."""
         return {**self.settings, "tls_client_ca": self.folder / "ca.pem"}
+
+
+@pytest.fixture
+def certs(tmp_path: Path) -> Certs:
+    """An authority, and a service's certificate of it, in files."""
+    return Certs(tmp_path)
+
+
+def trusting(certs: Certs) -> dict[str, Any]:
+    """What a gateway needs to trust the service."""
+    return {"gateway_tls_ca": certs.folder / "ca.pem"}
+
+
+def identified(certs: Certs) -> dict[str, Any]:
+    """What it needs to show a certificate of its own, too, once that is in the folder."""
+    own = {"gateway_tls_cert": certs.folder / "gateway.pem", "gateway_tls_key": certs.folder / "gateway.key"}
+    return {**trusting(certs), **own}
 
 
 def channel_to(

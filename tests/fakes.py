@@ -24,7 +24,7 @@ from haystack.tools.tool import Tool
 from haystream_service.run.queue import RunStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 WAIT_SECONDS = 30  # a thread that waits for its test; a test that fails must not keep it for ever
 
@@ -152,6 +152,11 @@ async def tell(callback: StreamingCallbackT | None, chunk: StreamingChunk) -> No
             await result
 
 
+def replied(text: str) -> dict[str, list[ChatMessage]]:
+    """Return the answer of a model that came to its end."""
+    return {"replies": [ChatMessage.from_assistant(text, meta={"finish_reason": "stop"})]}
+
+
 @component
 class AsyncFake:
     """Speaks on the event loop."""
@@ -176,6 +181,26 @@ class AsyncFake:
     ) -> dict[str, list[ChatMessage]]:
         stage().received.append({"query": query, "generation_kwargs": generation_kwargs, "top_k": top_k})
         return await speak(streaming_callback)
+
+
+@component
+class OnLoop:
+    """Does on the event loop what it is made with."""
+
+    def __init__(
+        self, work: Callable[[str, StreamingCallbackT | None], Awaitable[dict[str, list[ChatMessage]]]]
+    ) -> None:
+        self._work = work
+
+    @component.output_types(replies=list[ChatMessage])
+    def run(self, query: str, streaming_callback: StreamingCallbackT | None = None) -> dict[str, list[ChatMessage]]:
+        raise AssertionError("the service runs this component on its loop")
+
+    @component.output_types(replies=list[ChatMessage])
+    async def run_async(
+        self, query: str, streaming_callback: StreamingCallbackT | None = None
+    ) -> dict[str, list[ChatMessage]]:
+        return await self._work(query, streaming_callback)
 
 
 @component

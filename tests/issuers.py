@@ -18,6 +18,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from haystream_service.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from structlog.typing import EventDict, FilteringBoundLogger
 
 ISSUER = "https://issuer.example"
@@ -90,6 +92,13 @@ def settings_with(**settings: Any) -> Settings:
     """Return settings in which the issuer is known, unless they say else."""
     known: dict[str, Any] = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks": "unused.json"}
     return Settings(**{**known, **settings})
+
+
+def issuer_in(folder: Path) -> dict[str, Any]:
+    """Return settings that make a service believe the issuer, whose keys are put into a folder."""
+    path = folder / "jwks.json"
+    path.write_bytes(jwks(signer()))
+    return {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks": str(path)}
 
 
 @dataclass

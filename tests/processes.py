@@ -31,8 +31,15 @@ async def started(module: str, *arguments: str, **settings: str) -> AsyncGenerat
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
+    async with gone_afterwards(process):
         yield process
+
+
+@asynccontextmanager
+async def gone_afterwards(process: asyncio.subprocess.Process) -> AsyncGenerator[None]:
+    """Make sure that a process is gone when the block is left, and that all it said was read."""
+    try:
+        yield
     finally:
         if process.returncode is None:
             process.kill()

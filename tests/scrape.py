@@ -1,15 +1,21 @@
-"""A scrape of a service's metrics, as Prometheus does it."""
+"""A service whose metrics are served, and a scrape of them, as Prometheus does it."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import served
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from haystream_service.server import Service
+    from tests.conftest import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +51,10 @@ async def scraped(service: Service) -> Scrape:
     found = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
     assert len(found) == len(samples)
     return Scrape(answer.text, found)
+
+
+@asynccontextmanager
+async def measured(**settings: Any) -> AsyncGenerator[Served]:
+    """Serve the fakes, and their metrics."""
+    async with served(default_pipeline="fake", metrics_listen="127.0.0.1:0", **settings) as running:
+        yield running

@@ -28,12 +28,11 @@ from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import EndedRun, MemoryStore, RunRecord
 from haystream_service.run.stretch import STRETCH_BYTES, size_bytes
 from haystream_service.run.total import Total
-from tests.clock import ClockedLoop
-from tests.test_log import pieces_of
+from tests.audit import pieces_of
+from tests.bare_runs import END, FAILURE, Collector, writer_of
+from tests.clock import ClockedLoop, turns
 from tests.test_queue import ROOMY, WORD, Wakes, put_as_task, put_in_thread
 from tests.test_quotas import note_nothing
-from tests.test_run_core import END, FAILURE, Collector, writer_of
-from tests.test_runs import turns
 
 if TYPE_CHECKING:
     from haystream_service.run.ending import Ending
@@ -320,7 +319,6 @@ class Logs(RuleBasedStateMachine):
         at_work = [kept for kept in self.kept.values() if not kept.is_over]
         over = [kept for kept in self.kept.values() if kept.is_over and self.find(kept)]
         assert self.store.held.size_bytes == sum(kept.log.size_bytes for kept in [*at_work, *over])
-        assert self.store.ended_bytes == sum(kept.log.size_bytes for kept in over)
         assert len(self.store) == len(at_work) + len(over)
         if self.store.held.size_bytes > self.total_bytes:
             assert not over, "those of runs that are over go first"

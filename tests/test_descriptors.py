@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import ROOT
-from tests.processes import LISTEN
+from tests.processes import LISTEN, gone_afterwards
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,7 +35,7 @@ async def limited(module: str, soft: int, hard: int, **settings: str) -> AsyncGe
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
+    async with gone_afterwards(process):
         assert process.stderr is not None
         logged = b""
         async for line in process.stderr:
@@ -43,10 +43,6 @@ async def limited(module: str, soft: int, hard: int, **settings: str) -> AsyncGe
             if b"serving" in line:
                 break
         yield process.pid, logged
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the system does not tell of another process")

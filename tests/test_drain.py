@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -24,31 +25,29 @@ if TYPE_CHECKING:
 READY = health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
-# Says a word, and comes to its end when the file named in the query is there.
+# Says a word, and comes to its end when something is written into the pipe named in the query.
 WAITING = """
 import asyncio
-from pathlib import Path
-from haystack import component
-from haystack.dataclasses import ChatMessage, StreamingChunk
-from tests.fakes import pipeline_of
+import os
+from haystack.dataclasses import StreamingChunk
+from tests.fakes import OnLoop, pipeline_of, replied
 
 
-@component
-class Waiting:
-    @component.output_types(replies=list[ChatMessage])
-    async def run_async(self, query: str, streaming_callback=None):
-        await streaming_callback(StreamingChunk(content="word"))
-        while not Path(query).exists():
-            await asyncio.sleep(0.01)
-        return {"replies": [ChatMessage.from_assistant("word", meta={"finish_reason": "stop"})]}
-
-    @component.output_types(replies=list[ChatMessage])
-    def run(self, query: str, streaming_callback=None):
-        raise NotImplementedError
+async def wait(query, streaming_callback):
+    await streaming_callback(StreamingChunk(content="word"))
+    loop, written = asyncio.get_running_loop(), asyncio.Event()
+    pipe = os.open(query, os.O_RDWR)  # a pipe that somebody may still write into has no end
+    loop.add_reader(pipe, written.set)
+    try:
+        await written.wait()
+    finally:
+        loop.remove_reader(pipe)
+        os.close(pipe)
+    return replied("word")
 
 
 def build():
-    return pipeline_of(Waiting())
+    return pipeline_of(OnLoop(wait))
 """
 
 
@@ -59,6 +58,31 @@ def waiting(tmp_path: Path) -> dict[str, str]:
     pipelines.mkdir()
     (pipelines / "waiting.py").write_text(WAITING)
     return {"HAYSTREAM_PIPELINES": str(pipelines)}
+
+
+@pytest.fixture
+def end(tmp_path: Path) -> Path:
+    """The pipe into which a test writes for a run to come to its end."""
+    return piped(tmp_path / "end")
+
+
+@pytest.fixture
+def never(tmp_path: Path) -> Path:
+    """A pipe into which nobody writes."""
+    return piped(tmp_path / "never")
+
+
+def piped(path: Path) -> Path:
+    """Make a pipe."""
+    os.mkfifo(path)
+    return path
+
+
+def write_into(path: Path) -> None:
+    """Write into a pipe. Fails where nobody waits for it."""
+    pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(pipe, b"now")
+    os.close(pipe)
 
 
 async def watching(channel: grpc.aio.Channel) -> AsyncIterator[health_pb2.HealthCheckResponse]:
@@ -80,13 +104,15 @@ async def begun(
     return call
 
 
-async def test_a_service_that_drains_keeps_every_promise_in_its_order(tmp_path: Path, waiting: dict[str, str]) -> None:
+async def test_a_service_that_drains_keeps_every_promise_in_its_order(
+    waiting: dict[str, str], end: Path, never: Path
+) -> None:
     """Not ready at once; new runs refused; running ones finish; the rest are told where they stand; exit 0."""
     settings = {**waiting, "HAYSTREAM_DRAIN_SECONDS": "2"}
     async with started("haystream_service", **settings) as process:
         async with grpc.aio.insecure_channel(await address_of(process)) as channel:
             watch = await watching(channel)
-            short, long = await begun(channel, str(tmp_path / "end")), await begun(channel, str(tmp_path / "never"))
+            short, long = await begun(channel, str(end)), await begun(channel, str(never))
             process.send_signal(signal.SIGTERM)
             assert (await anext(watch)).status == NOT_SERVING
             assert not short.done()
@@ -95,7 +121,7 @@ async def test_a_service_that_drains_keeps_every_promise_in_its_order(tmp_path: 
             health = health_pb2_grpc.HealthStub(channel)
             assert (await health.Check(READY)).status == NOT_SERVING
             assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING  # it lives
-            (tmp_path / "end").touch()
+            write_into(end)
             assert kinds_of([response.event async for response in short]) == ["finished"]
             assert not long.done()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -124,14 +150,14 @@ async def is_refused(channel: grpc.aio.Channel) -> None:
     assert not await call.initial_metadata()
 
 
-async def test_a_run_may_be_cancelled_while_the_service_drains(waiting: dict[str, str]) -> None:
+async def test_a_run_may_be_cancelled_while_the_service_drains(waiting: dict[str, str], never: Path) -> None:
     """Nobody has to wait for the end of a drain to stop a model; and the service then goes at once."""
     settings = {**waiting, "HAYSTREAM_DRAIN_SECONDS": "60"}
     async with started("haystream_service", **settings) as process:
         async with grpc.aio.insecure_channel(await address_of(process)) as channel:
             watch = await watching(channel)
             stub = chat_pb2_grpc.ChatServiceStub(channel)
-            call = stub.Chat(chat_pb2.ChatRequest(query="/never", run_id="r"))
+            call = stub.Chat(chat_pb2.ChatRequest(query=str(never), run_id="r"))
             await anext(aiter(call))
             process.send_signal(signal.SIGTERM)
             assert (await anext(watch)).status == NOT_SERVING
@@ -142,13 +168,15 @@ async def test_a_run_may_be_cancelled_while_the_service_drains(waiting: dict[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_the_service_at_once(waiting: dict[str, str], number: signal.Signals) -> None:
+async def test_a_second_signal_ends_the_service_at_once(
+    waiting: dict[str, str], never: Path, number: signal.Signals
+) -> None:
     """With exit code 1, since it did not drain; its callers' streams break."""
     settings = {**waiting, "HAYSTREAM_DRAIN_SECONDS": "60"}
     async with started("haystream_service", **settings) as process:
         async with grpc.aio.insecure_channel(await address_of(process)) as channel:
             watch = await watching(channel)
-            call = await begun(channel, "/never")
+            call = await begun(channel, str(never))
             process.send_signal(number)
             assert (await anext(watch)).status == NOT_SERVING
             process.send_signal(number)

@@ -32,13 +32,6 @@ FOUND.meta.update({"page": 3, "weight": 0.5})
 
 
 @pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
-
-
-@pytest.fixture
 async def echo_page(echo: Served) -> AsyncIterator[Browser]:
     """A gateway to the service with the shipped pipeline `echo`."""
     async with browsed(echo.address) as browser:

@@ -18,18 +18,9 @@ from tests.conftest import Browser, Served, browsed, served
 from tests.scripted import Scripted, behind_gateway
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.types import Message
 
     from tests.fakes import Stage
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("moment", ["while the model thinks", "between words"])

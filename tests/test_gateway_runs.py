@@ -17,21 +17,12 @@ from tests.frames import frames_of, text_of
 from tests.scripted import Scripted, behind_gateway
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from httpx_sse import ServerSentEvent
 
     from haystream_service.run.run import Run
     from tests.fakes import Stage
 
 GOES_ON = {"query": "q", "run_id": "mine", "on_disconnect": "continue", "disconnect_grace_seconds": 30}
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 async def read(browser: Browser, method: str, url: str, **request: Any) -> list[ServerSentEvent]:

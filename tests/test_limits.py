@@ -210,6 +210,21 @@ async def test_metadata_has_one_limit_without_chance(limited: Served) -> None:
             assert "secret" not in (caught.value.details() or "")
 
 
+async def test_one_run_too_many_is_refused_and_waiting_helps(stage: Stage) -> None:
+    """Health and descriptions are never refused for it."""
+    async with served(default_pipeline="fake", max_runs=1) as running:
+        call = running.stub.Chat(ASK)
+        await stage.waiting.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(ASK))
+        complaint = complaint_of(caught.value)
+        assert (complaint.code, complaint.reason, complaint.retry_seconds) == ("RESOURCE_EXHAUSTED", "TOO_MANY_RUNS", 1)
+        await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
+        stage.proceed.set()
+        assert kinds_of(await all_events(call))[-1] == "finished"
+        assert kinds_of(await all_events(running.stub.Chat(ASK)))[-1] == "finished"
+
+
 async def test_one_reader_too_many_is_refused_before_there_is_a_run(stage: Stage) -> None:
     """A Chat as well as a Resume, and without initial metadata; when one leaves there is room."""
     async with served(default_pipeline="fake", max_readers=2) as running:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, SHIPPED
+from tests.processes import gone_afterwards
 from tools.certs import make
 
 if TYPE_CHECKING:
@@ -57,12 +58,8 @@ async def made(settings: dict[str, str], *, terminal: bool = True) -> AsyncGener
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    try:
+    async with gone_afterwards(process):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 async def output_until(process: asyncio.subprocess.Process, last: bytes) -> str:

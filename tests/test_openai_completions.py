@@ -17,16 +17,7 @@ from tests.openai_clients import QUESTION, asked, client_of, extras_of
 from tests.scripted import FINISHED, STARTED, Scripted, answered, behind_gateway, called, finished, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.fakes import Stage
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 async def test_a_completion_is_openais_to_the_letter(echo: Served) -> None:

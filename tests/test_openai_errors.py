@@ -15,12 +15,12 @@ from llmock.pytest_plugin import LLMock
 from haystream.v1 import chat_pb2
 from haystream_service.errors import Violation
 from haystream_service.status import Status
-from tests.conftest import SHIPPED, Browser, Served, browsed, served
+from tests.conftest import SHIPPED, Browser, browsed, served
 from tests.openai_clients import QUESTION, asked, chunks_of, client_of, content_of, frames_of
 from tests.scripted import STARTED, Scripted, behind_gateway, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     import httpx2
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 Code = grpc.StatusCode
 STREAMED_OR_NOT = pytest.mark.parametrize("stream", [False, True], ids=["in one piece", "streamed"])
 SECRET = "sk-secret /srv/pipelines/fake.py"  # noqa: S105 - what must not be seen
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 @pytest.fixture

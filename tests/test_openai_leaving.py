@@ -14,18 +14,9 @@ from tests.openai_clients import QUESTION, asked, client_of, content_of
 from tests.scripted import STARTED, Scripted, behind_gateway, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.fakes import Stage
 
 STREAMED_OR_NOT = pytest.mark.parametrize("stream", [False, True], ids=["in one piece", "streamed"])
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 async def stopped(stage: Stage) -> None:

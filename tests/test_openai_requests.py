@@ -9,24 +9,15 @@ import openai
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from tests.conftest import Browser, Served, browsed
 from tests.openai_clients import QUESTION, client_of
 from tests.scripted import Scripted, behind_gateway
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from haystream.v1 import chat_pb2
+    from tests.conftest import Browser
     from tests.fakes import Stage
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 async def request_of(**body: Any) -> chat_pb2.ChatRequest:

@@ -29,17 +29,9 @@ from tests.openai_clients import (
 from tests.scripted import FINISHED, STARTED, Scripted, answered, behind_gateway, called, finished, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.fakes import Stage
-
-
-@pytest.fixture
-async def page(fake: Served) -> AsyncIterator[Browser]:
-    """A gateway to the service with the fakes."""
-    async with browsed(fake.address) as browser:
-        yield browser
 
 
 async def test_the_client_reads_words_as_the_model_says_them(page: Browser, stage: Stage) -> None:

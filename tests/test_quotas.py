@@ -16,11 +16,10 @@ from haystream_service.run.quota import Quota, Rates
 from haystream_service.run.run import Budget, OnDisconnect
 from haystream_service.run.runs import Capacity, Runs
 from haystream_service.run.store import MemoryStore, RunRecord
+from tests.bare_runs import FAILURE, ROOMY, never
 from tests.calls import all_events, complaint_of, kinds_of
-from tests.clock import ClockedLoop, clocked
+from tests.clock import ClockedLoop, clocked, turns
 from tests.conftest import served
-from tests.test_run_core import FAILURE, ROOMY, never
-from tests.test_runs import turns
 
 if TYPE_CHECKING:
     from haystream_service.run.run import Run
@@ -212,6 +211,18 @@ async def test_a_caller_that_begins_too_often_is_told_when_the_next_one_fits(sta
             assert complaint.retry_seconds is not None
             assert 20 < complaint.retry_seconds <= 30
         await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q", run_id="b")))
+
+
+async def test_what_has_no_place_is_refused_before_it_is_looked_through(stage: Stage) -> None:
+    """Also with an id of the caller's own: who comes too often costs little."""
+    stage.proceed.set()
+    async with served(default_pipeline="fake", principal_runs_per_minute=1) as running:
+        await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q")))
+        request = chat_pb2.ChatRequest(query="q", run_id="mine")
+        request.inputs.fields["llm"].number_value = float("nan")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await all_events(running.stub.Chat(request))
+        assert complaint_of(caught.value).reason == "TOO_MANY_RUNS_A_MINUTE"
 
 
 async def test_a_run_that_its_reader_left_still_counts_until_it_is_over(stage: Stage) -> None:

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from haystream.v1 import chat_pb2
+from haystream_service import structs
+from haystream_service.errors import InvalidRequest
+from haystream_service.requests import call_of
+from haystream_service.sizes import RequestLimits
 from tests.calls import all_events, complaint_of
 from tests.conftest import FAKES, SHIPPED, Served, served
 
@@ -104,6 +108,25 @@ async def test_a_number_that_is_none_is_refused(fake: Served) -> None:
     request.generation_kwargs.fields["temperature"].number_value = float("nan")
     complaint = await refused(fake, request)
     assert complaint.fields == {"generation_kwargs.temperature": "expected a finite number"}
+
+
+def test_no_more_is_written_out_than_a_caller_is_told() -> None:
+    """The name of a list may have megabytes, and each of its values be wrong."""
+    request = chat_pb2.ChatRequest(query="q")
+    wrong = struct_pb2.Value(number_value=float("nan"))
+    request.inputs.fields["n" * 1_000_000].list_value.values.extend([wrong] * 1000)
+    with pytest.raises(InvalidRequest) as caught:
+        call_of(request, RequestLimits(text_bytes=1000, messages=10))
+    assert len(caught.value.violations) == 6
+    assert [violation.field for violation in caught.value.violations][5] == f"inputs.{'n' * 63}…[5]"
+
+
+def test_what_is_right_is_not_written_out_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many values there are, and whatever they are called."""
+    monkeypatch.setattr(structs, "_written", pytest.fail)
+    request = chat_pb2.ChatRequest(query="q")
+    request.inputs.update({"llm": {"numbers": [1, 2, 3], "more": {"of": ["them"]}}})
+    assert call_of(request, RequestLimits(text_bytes=1000, messages=10)).inputs["llm"]["numbers"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("letter", ["x", "🙂"])

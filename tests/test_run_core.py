@@ -1,11 +1,10 @@
-"""One run and its writers without a network: what readers get, and how it ends."""
+"""How one run ends, without a network, and what its reader has got by then."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,117 +13,16 @@ from haystream_service.run.ending import (
     Completed,
     DeadlineExceeded,
     Disconnected,
-    Drained,
-    Ending,
     Failed,
     Failure,
     FailureKind,
-    ReaderTooSlow,
 )
-from haystream_service.run.events import Entry, Event, Finished, FinishReason, Started, Text, ToolCall, Usage
-from haystream_service.run.log import RunLog
+from haystream_service.run.events import Finished, FinishReason, Started, Text, Usage
 from haystream_service.run.queue import RunStopped
-from haystream_service.run.run import Budget, OnDisconnect, Run, Sink, Work
-from haystream_service.run.store import RunRecord
-from haystream_service.run.total import Total
-from haystream_service.run.writer import Patience, Source, Writer
-from tests.clock import ClockedLoop, clocked
+from tests.bare_runs import END, FAILURE, WORD, Collector, Ledger, run_of, saying, writer_of
 
-WORD = Text("llm", 0, "word")
-END = Finished(FinishReason.STOP)
-ROOMY = 1_000_000
-FAILURE = Failure(FailureKind.COMPONENT_FAILED, "llm")
-
-
-@dataclass
-class Ledger:
-    """Notes what becomes of runs."""
-
-    ended: list[tuple[Ending | None, BaseException | None]] = field(
-        default_factory=list[tuple[Ending | None, BaseException | None]]
-    )
-    over: list[Run] = field(default_factory=list[Run])
-
-    def on_ended(self, run: Run, error: BaseException | None) -> None:
-        self.ended.append((run.ending, error))
-
-    def on_over(self, run: Run) -> None:
-        self.over.append(run)
-
-    def explain(self, error: BaseException, /) -> Failure:
-        return FAILURE
-
-
-class Collector:
-    """A reader that keeps what it gets, and may stop taking."""
-
-    def __init__(self, *, takes: bool = True) -> None:
-        self.entries: list[Entry] = []
-        self.beats: list[int] = []
-        self.takes = asyncio.Event()
-        self._got = asyncio.Semaphore(0)
-        self._takes_one = False
-        if takes:
-            self.takes.set()
-
-    async def send(self, entry: Entry) -> None:
-        await self.takes.wait()
-        if self._takes_one:
-            self.takes.clear()
-        self.entries.append(entry)
-        self._got.release()
-
-    def take_one(self) -> None:
-        """Take the next entry, and then no more."""
-        self._takes_one = True
-        self.takes.set()
-
-    async def has(self, count: int) -> None:
-        """Wait for as many more entries."""
-        for _ in range(count):
-            await self._got.acquire()
-
-    async def beat(self, seq: int) -> None:
-        self.beats.append(seq)
-
-    def why_gone(self, error: BaseException) -> Ending:
-        return Disconnected()
-
-    @property
-    def events(self) -> list[Event]:
-        """What it got, without the numbers."""
-        return [entry.event for entry in self.entries]
-
-
-def run_of(
-    ledger: Ledger, *, seconds: float = 60, queue_bytes: int = ROOMY, on_disconnect: OnDisconnect | None = None
-) -> Run:
-    """Return a run that has not begun."""
-    record = RunRecord("r", "me", "p", b"")
-    budget = Budget(seconds, queue_bytes)
-    return Run(record, RunLog(ROOMY), budget, Total(ROOMY), on_disconnect or OnDisconnect(), ledger)
-
-
-def writer_of(source: Source, collector: Collector, *, patience_seconds: float = 60, leads: bool = True) -> Writer:
-    """Return a writer for a reader."""
-    return Writer(source, collector, Patience(60, patience_seconds), leads=leads)
-
-
-def saying(*events: Event) -> Work:
-    """Return work that puts events, and is done."""
-
-    async def work(sink: Sink, seconds: float) -> Finished:
-        for event in events:
-            await sink.put(event)
-        return END
-
-    return work
-
-
-async def never(sink: Sink, seconds: float) -> Finished:
-    """Work that comes to no end."""
-    await asyncio.Event().wait()
-    return END
+if TYPE_CHECKING:
+    from haystream_service.run.run import Sink
 
 
 async def test_a_run_delivers_everything_before_its_ending() -> None:
@@ -279,99 +177,6 @@ async def test_a_stop_reaches_components_that_wait_for_the_reader() -> None:
     assert sorted(stopped) == ["task", "thread"]
 
 
-async def test_a_reader_that_takes_nothing_is_given_up() -> None:
-    """Its run ends so, too, where nobody else wants it."""
-    ledger = Ledger()
-    run = run_of(ledger)
-    task = run.start(never)
-    assert await writer_of(run, Collector(takes=False), patience_seconds=0.01).follow() == ReaderTooSlow()
-    assert run.ending == ReaderTooSlow()
-    await asyncio.wait([task])
-    assert ledger.over == [run]
-
-
-def test_a_reader_who_waits_for_the_model_is_not_too_slow() -> None:
-    """Time counts against readers only while there is something to take; heartbeats fill the silence."""
-
-    async def story(loop: ClockedLoop) -> None:
-        run, collector = run_of(Ledger(), seconds=10_000), Collector()
-        run.start(never)
-        reading = asyncio.create_task(Writer(run, collector, Patience(30, 20), leads=True).follow())
-        for _ in range(50):
-            await loop.later(5)
-        assert collector.events == [Started("r", "p")]
-        assert 7 <= len(collector.beats) <= 8
-        assert set(collector.beats) == {1}
-        run.stop(Cancelled())
-        assert await reading == Cancelled()
-
-    with clocked() as loop:
-        loop.run_until_complete(story(loop))
-
-
-def test_a_reader_who_takes_steadily_is_not_too_slow() -> None:
-    """However long all of it takes: what counts is the time since the last event."""
-
-    async def story(loop: ClockedLoop) -> None:
-        run, collector = run_of(Ledger(), seconds=10_000), Collector(takes=False)
-        run.start(saying(*[ToolCall("llm", index, "", "", "{}") for index in range(10)]))
-        reading = asyncio.create_task(Writer(run, collector, Patience(1000, 20), leads=True).follow())
-        for _ in range(12):
-            await loop.later(15)
-            collector.take_one()
-        assert await reading == Completed()
-        assert len(collector.entries) == 12
-
-    with clocked() as loop:
-        loop.run_until_complete(story(loop))
-
-
-async def test_a_run_is_over_when_its_work_is_done_and_nobody_reads_it() -> None:
-    """Until then it takes memory, and counts; and it is over once."""
-    ledger, collector = Ledger(), Collector(takes=False)
-    run = run_of(ledger)
-    writer = writer_of(run, collector)
-    reading = asyncio.create_task(writer.follow())
-    await run.start(saying())
-    await asyncio.sleep(0)
-    assert run.ending == Completed()
-    assert ledger.over == []
-    writer.dismiss(Drained())
-    assert await reading == Drained()
-    assert ledger.over == [run]
-
-
-async def test_a_run_is_over_once_also_when_its_reader_leaves_as_it_ends() -> None:
-    """The work's end and the reader's may come in one turn of the loop."""
-    ledger, collector = Ledger(), Collector()
-    run = run_of(ledger)
-    reading = asyncio.create_task(writer_of(run, collector).follow())
-    await asyncio.gather(run.start(saying(WORD)), reading)
-    await asyncio.sleep(0)
-    assert ledger.over == [run]
-
-
-async def test_a_second_reader_gets_what_the_first_had_and_then_the_same() -> None:
-    """Readers do not take words from each other."""
-    proceed = asyncio.Event()
-
-    async def work(sink: Sink, seconds: float) -> Finished:
-        await sink.put(WORD)
-        await proceed.wait()
-        await sink.put(Text("llm", 1, "more"))
-        return END
-
-    run, first, second = run_of(Ledger()), Collector(), Collector()
-    task = run.start(work)
-    reading = asyncio.create_task(writer_of(run, first).follow())
-    await first.has(2)
-    following = asyncio.create_task(writer_of(run, second, leads=False).follow())
-    await second.has(2)
-    proceed.set()
-    await asyncio.gather(task, reading, following)
-    assert first.entries == second.entries
-
-
 async def test_nothing_follows_the_last_event() -> None:
     """`finished` is the last also where a component still talks while the reader is behind."""
     run, collector = run_of(Ledger(), queue_bytes=1), Collector(takes=False)
@@ -415,19 +220,3 @@ async def test_the_last_event_tells_what_the_run_has_used() -> None:
     await task
     assert run.usage == (Usage("llm", "small", 101, 202, 303), Usage("llm", "large", 10, 20, 30))
     assert collector.events[-1] == Finished(FinishReason.STOP, run.usage)
-
-
-async def test_a_run_that_nobody_reads_does_not_keep_the_loop() -> None:
-    """A component that never really waits lets other runs have their turn."""
-    run, stop_at = run_of(Ledger(), on_disconnect=OnDisconnect(goes_on=True)), time.monotonic() + 0.2
-
-    async def chatter(sink: Sink, seconds: float) -> Finished:
-        while time.monotonic() < stop_at:
-            await sink.put(WORD)
-        return END
-
-    task, turns = run.start(chatter), 0
-    while not task.done():
-        await asyncio.sleep(0)
-        turns += 1
-    assert turns > 10

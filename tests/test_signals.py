@@ -18,26 +18,18 @@ if TYPE_CHECKING:
 
 SLOW = """
 import asyncio
-from haystack import component
-from haystack.dataclasses import ChatMessage, StreamingChunk
-from tests.fakes import pipeline_of
+from haystack.dataclasses import StreamingChunk
+from tests.fakes import OnLoop, pipeline_of, replied
 
 
-@component
-class Slow:
-    @component.output_types(replies=list[ChatMessage])
-    async def run_async(self, query: str, streaming_callback=None):
-        await streaming_callback(StreamingChunk(content="word"))
-        await asyncio.sleep(1)  # the time that a drain takes here
-        return {"replies": [ChatMessage.from_assistant("word", meta={"finish_reason": "stop"})]}
-
-    @component.output_types(replies=list[ChatMessage])
-    def run(self, query: str, streaming_callback=None):
-        raise NotImplementedError
+async def dawdle(query, streaming_callback):
+    await streaming_callback(StreamingChunk(content="word"))
+    await asyncio.sleep(1)  # the time that a drain takes here
+    return replied("word")
 
 
 def build():
-    return pipeline_of(Slow())
+    return pipeline_of(OnLoop(dawdle))
 """
 
 

@@ -18,15 +18,14 @@ from haystream_service.run.runs import STOP_SECONDS
 from tests.calls import all_events, complaint_of
 from tests.conftest import FAKES, served
 from tests.image_hosts import SECONDS, Host, hosting
-from tests.test_who_may_call import AUDIENCE, BILLING, ISSUER, PRINCIPALS, SUPPORT, bearer
-from tests.test_who_may_call import issuer as issuer  # noqa: PLC0414 - a fixture
+from tests.issuers import AUDIENCE, ISSUER, signer
+from tests.principals import BILLING, PRINCIPALS, SUPPORT, bearer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.calls import Complaint
     from tests.fakes import Stage
-    from tests.test_who_may_call import Issuer
 
 ASK = chat_pb2.ChatRequest(query="q")
 READY = health_pb2.HealthCheckRequest(service="haystream.v1.ChatService")
@@ -122,9 +121,7 @@ async def test_who_waits_for_an_image_at_the_end_of_the_drain_is_told_so(stage: 
         assert complaint.retry_seconds == 1
 
 
-async def test_who_waits_at_the_door_at_the_end_of_the_drain_is_told_so(
-    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_waits_at_the_door_at_the_end_of_the_drain_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """For an issuer's keys that do not come."""
     asked = asyncio.Event()
 
@@ -143,7 +140,7 @@ async def test_who_waits_at_the_door_at_the_end_of_the_drain_is_told_so(
     running = await stack.enter_async_context(served(FAKES, drain_seconds=SECONDS, **identity))
     async with grpc.aio.insecure_channel(running.address) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
-        call = stub.Chat(ASK, metadata=bearer(issuer.token()))
+        call = stub.Chat(ASK, metadata=bearer(signer().token()))
         await asked.wait()
         await arrived(channel)
         closing = asyncio.create_task(stack.aclose())

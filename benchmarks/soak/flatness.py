@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.measures import Verdict
+from haystream_service.run.threads import ORPHANS_PER_THREAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,8 @@ RULES = f"""\
   tolerance, since Python's allocator keeps partly used pages, and the mix of runs is a random one. In ten
   minutes on two cores a leak of some 7 KiB a run exceeds it.
 - **Threads** are flat where, once all is settled, there are at most {THREADS_MORE} more than when all was settled
-  before: pools keep the threads that they have made once, up to the most that were at work at the same time.
+  before, and of components' threads at most {ORPHANS_PER_THREAD} more for each that there may be at work: a thread that
+  nobody waits for any more is replaced until it ends, and their pool keeps what it has made once.
 - **File descriptors** are flat where there are no more of them, once all is settled, than when all was settled before:
   every connection, file and watch has to be closed.
 - **Open runs** and streams have to be none once all is settled, and so have logs, callers' pipelines and threads that
@@ -57,8 +59,16 @@ class Course:
         return Verdict(f"{self.name}: memory", f"{second:.1f} MiB, then {last:.1f} MiB", is_flat)
 
     def _threads(self) -> Verdict:
-        before, after = self.before.threads, self.after.threads
-        return Verdict(f"{self.name}: threads", f"{before}, then {after}", after <= before + THREADS_MORE)
+        before, after = self.before, self.after
+        more_pooled = after.pooled_threads - before.pooled_threads
+        is_flat = (
+            after.threads - before.threads - more_pooled <= THREADS_MORE
+            and more_pooled <= ORPHANS_PER_THREAD * before.pooled_threads
+        )
+        reached = f"{before.threads}, then {after.threads}"
+        if before.pooled_threads:
+            reached += f"; of components {before.pooled_threads}, then {after.pooled_threads}"
+        return Verdict(f"{self.name}: threads", reached, is_flat)
 
     def _descriptors(self) -> Verdict:
         before, after = self.before.descriptors, self.after.descriptors

@@ -28,13 +28,15 @@ LOST = (ServerFailed, psutil.Error, ConnectionError, CutOff, ValueError)
 class Sample:
     """A process at one time.
 
-    `own_mebibytes` is what would be freed if it ended (USS); `open_runs` are a gateway's streams.
+    `own_mebibytes` is what would be freed if it ended (USS); `open_runs` are a gateway's streams; `pooled_threads`, in
+    a service, those of its components.
     """
 
     seconds: float
     own_mebibytes: float
     resident_mebibytes: float
     threads: int
+    pooled_threads: int
     descriptors: int
     open_runs: int
     held: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -76,6 +78,7 @@ async def sample_of(server: Server, seconds: float) -> Sample:
         memory.uss / MEBIBYTE,
         memory.rss / MEBIBYTE,
         process.num_threads(),
+        held.pop("pooled", 0),
         process.num_fds(),
         open_runs,
         held,

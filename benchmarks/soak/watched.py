@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from haystream_service.logs import Secrets
     from haystream_service.settings import Settings
     from haystream_service.telemetry.tracing import Traces
+
+COMPONENTS = "haystream-sync"  # the names of the components' threads begin so
 
 
 @asynccontextmanager
@@ -40,6 +43,7 @@ def tell(service: Service) -> None:
         "keyed": len(service.keyed),
         "orphans": service.threads.orphans,
         "tasks": len(asyncio.all_tasks()),
+        "pooled": sum(thread.name.startswith(COMPONENTS) for thread in threading.enumerate()),
     }
     print(json.dumps(held), flush=True)
 

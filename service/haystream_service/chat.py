@@ -115,8 +115,9 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         quota = _quota_of(principal)
         if request.api_key and not principal.rights.own_api_key:
             raise ApiKeyForbidden
-        if not request.run_id:
+        if not await self._is_known(request.run_id):  # what has no place is refused before anything is done for it
             self._runs.admit(principal.name, quota)
+            self._registry.slot(request.pipeline, principal.rights.may_call)
         call = call_of(request, self._limits.request)
         asked = request_hash(request)
         if run := await self._asked_before(request.run_id, asked):
@@ -134,6 +135,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         budget = self._budget(context, on_disconnect, job.seconds)
         with self._observer.starting(record, request_id_of(context), call.api_key) as on_ended:
             return self._runs.start(record, quota, budget, on_disconnect, job.work, on_ended)
+
+    async def _is_known(self, run_id: str) -> bool:
+        """Tell whether a call may attach to a run, which needs no place of its own."""
+        return bool(run_id) and await self._runs.find(run_id, caller.get().name) is not None
 
     async def _asked_before(self, run_id: str, asked: bytes) -> Run | EndedRun | None:
         """Return the run of an id to attach to; None where there is none. Raises RunExists where it was asked else."""

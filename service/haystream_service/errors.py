@@ -6,10 +6,19 @@ These errors know no status codes: `status` maps them, once, at the edge of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Refusal(Exception):
     """The request cannot be served as it is. Its text is meant for the caller."""
+
+
+# Details of over about 4 KB endanger the 16 KB that all metadata of a call share; then all of them are lost.
+MAX_VIOLATIONS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +29,13 @@ class Violation:
     description: str
 
 
+def told(violations: Iterable[Violation]) -> list[Violation]:
+    """Return as many as a caller is told of. The others are not looked for: there may be one for each value."""
+    return list(islice(violations, MAX_VIOLATIONS))
+
+
 class InvalidRequest(Refusal):
-    """One or more fields of the request are wrong."""
+    """One or more fields of the request are wrong: the first of them, to be taken by `told`."""
 
     def __init__(self, *violations: Violation) -> None:
         super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from haystream.v1 import chat_pb2
-from haystream_service.errors import InvalidRequest, Violation
+from haystream_service.errors import InvalidRequest, Violation, told
 from haystream_service.images import media_type_of
 from haystream_service.pipelines.call import Call, Image, Message, Role, ToolCall, ToolResult
 from haystream_service.run.run import OnDisconnect
@@ -36,8 +36,8 @@ _ROLES = {
 
 
 def call_of(request: chat_pb2.ChatRequest, limits: RequestLimits) -> Call:
-    """Return what a request asks. Raises InvalidRequest with all that is too large, or else all that is wrong."""
-    if violations := list(size_violations(request, limits)) or list(_field_violations(request)):
+    """Return what a request asks. Raises InvalidRequest with what is too large, or else what is wrong."""
+    if violations := told(size_violations(request, limits)) or told(_field_violations(request)):
         raise InvalidRequest(*violations)
     return Call(
         query=request.query,

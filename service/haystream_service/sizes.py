@@ -6,11 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from haystream.v1 import chat_pb2
 from haystream_service.errors import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from google.protobuf.descriptor import Descriptor
+
+    from haystream.v1 import chat_pb2
 
 # What stock gRPC clients and servers take as one message. Larger ones are let in up to the transport's own limit, so
 # that they can be refused in words.
@@ -78,13 +81,13 @@ def _text_violations(path: str, text: str, limit_bytes: int) -> Iterator[Violati
         yield Violation(path, f"expected at most {limit_bytes} bytes of text; it has {size}")
 
 
-def largest_field(message: bytes) -> str:
-    """Return which field of a ChatRequest takes most of a message that is too long to be parsed.
+def largest_field(kind: Descriptor, message: bytes) -> str:
+    """Return which field takes most of a message that is too long to be parsed. `kind` is what it should be.
 
     Looks at the first fields alone, from one to the next (https://protobuf.dev/programming-guides/encoding): where they
     are more than that, or no message, it is the request as a whole.
     """
-    names = {field.number: field.name for field in chat_pb2.ChatRequest.DESCRIPTOR.fields}
+    names = {field.number: field.name for field in kind.fields}
     sizes: Counter[str] = Counter()
     place = 0
     for _ in range(MAX_FIELDS_LOOKED_AT):
@@ -95,7 +98,7 @@ def largest_field(message: bytes) -> str:
         if tag & 7 == LENGTH_DELIMITED:
             sizes[names.get(tag >> 3, "request")] += number
             place += number
-    return sizes.most_common(1)[0][0] if sizes and place <= len(message) else "request"
+    return sizes.most_common(1)[0][0] if sizes and place == len(message) else "request"
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:

@@ -22,9 +22,7 @@ DOMAIN = "haystream"
 RETRY_SECONDS = 1.0
 DETAILS_KEY = "grpc-status-details-bin"
 
-# Details of over about 4 KB endanger the 16 KB that all metadata of a call share; then all of them are lost.
-MAX_VIOLATIONS = 6
-MAX_TEXT_BYTES = 240
+MAX_TEXT_BYTES = 240  # of each text, for the same reason as there are few violations
 
 Code = grpc.StatusCode
 
@@ -160,7 +158,7 @@ def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.Ba
             error_details_pb2.BadRequest.FieldViolation(
                 field=_clipped(violation.field), description=_clipped(violation.description)
             )
-            for violation in violations[:MAX_VIOLATIONS]
+            for violation in errors.told(violations)
         ]
     )
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
+import grpc
+import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from haystream_service.entrance.decoding import MAX_STRANGERS_BYTES
 from tests.attacks.canary import canary, withstood
-from tests.attacks.target import target
+from tests.attacks.target import READY, called, target
 from tests.attacks.wire import END_STREAM, OPENING, PREFACE, Type, frame, in_frames, path_head, prefixed, wired
 
 if TYPE_CHECKING:
@@ -20,8 +25,10 @@ NO_WINDOW = PREFACE + frame(Type.SETTINGS, b"\x00\x04" + (0).to_bytes(4))  # SET
 SERVICE = b"haystream.v1.ChatService"
 ASKED = prefixed(b"\x0a" + bytes([len(SERVICE)]) + SERVICE)
 WATCH = in_frames(1, path_head(HEALTH + b"Watch")) + frame(Type.DATA, ASKED, flags=END_STREAM, stream=1)
+SOON_SECONDS = 10  # long before the peer that takes nothing is taken for dead
 STREAMS = 20
 LONG_BYTES = 2 << 20
+LONG, SHORT, AT_ONCE = 5, 1500, 20  # questions: enough to be seen in the memory, if they were kept
 
 
 @pytest.mark.parametrize("port", ["own", "probes"])
@@ -33,17 +40,52 @@ async def test_a_watcher_who_takes_nothing_keeps_nobody_from_their_answer(port: 
             await asyncio.to_thread(wire.settle)
             wire.send(WATCH)
             await asyncio.to_thread(wire.settle)
-            async with canary(running) as seen:
-                await seen.is_answered()
-            running.service.process.terminate()
-            async with asyncio.timeout(10):
+            async with called(address) as channel:
+                watch = health_pb2_grpc.HealthStub(channel).Watch(READY)
+                told = aiter(watch)
+                async with asyncio.timeout(SOON_SECONDS):
+                    assert (await anext(told)).status == health_pb2.HealthCheckResponse.SERVING
+                async with canary(running) as seen:
+                    await seen.is_answered()
+                running.service.process.terminate()
+                async with asyncio.timeout(SOON_SECONDS):
+                    assert (await anext(told)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                watch.cancel()
+            async with asyncio.timeout(SOON_SECONDS):
                 await running.service.process.wait()
 
 
 async def test_long_questions_are_refused_and_not_kept(attacked: Target) -> None:
     """A service's name is a few letters, and is not remembered where there is no such service."""
-    name = b"x" * LONG_BYTES
-    asked = prefixed(b"\x0a" + _varint(len(name)) + name)
+
+    async def attack(_: object) -> None:
+        async with called(attacked.service.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            await _each_refused(health, LONG, LONG_BYTES, grpc.StatusCode.INVALID_ARGUMENT)
+            await _each_refused(health, SHORT, MAX_STRANGERS_BYTES - 3, grpc.StatusCode.NOT_FOUND)
+
+    await withstood(attacked, attack)
+
+
+async def _each_refused(health: health_pb2_grpc.HealthStub, count: int, name_bytes: int, code: grpc.StatusCode) -> None:
+    """Ask after so many services that there are not, each of another name, some at once."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask() -> None:
+        async with places:
+            asked = health_pb2.HealthCheckRequest(service=secrets.token_hex(name_bytes // 2))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health.Check(asked)
+            assert caught.value.code() is code
+
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(count):
+            calls.create_task(ask())
+
+
+async def test_parts_of_long_questions_go_with_their_connection(attacked: Target) -> None:
+    """They are never read to their end."""
+    asked = prefixed(b"\x0a" + _varint(LONG_BYTES) + b"x" * LONG_BYTES)
 
     def attack(method: bytes) -> None:
         with wired(attacked.service.address, OPENING) as wire:

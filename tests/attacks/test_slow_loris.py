@@ -1,6 +1,7 @@
 """Slow-loris on the gateway: heads and bodies byte by byte, and readers who never read.
 
-What is done about one such connection is in test_gateway_sites and test_gateway_manners; here they are many.
+What is done about one such connection is in test_gateway_sites, test_gateway_bodies and test_gateway_streams; here they
+are many.
 """
 
 from __future__ import annotations

@@ -143,6 +143,10 @@ class Wire:
         """Read until so many streams have ended, or until the service closes the connection."""
         return self._read_until(lambda answers: ended is not None and answers.ended >= ended)
 
+    def read_farewell(self) -> Answers:
+        """Read until the service says that it takes no new streams here."""
+        return self._read_until(lambda answers: answers.farewell is not None)
+
     def _read_until(self, is_enough: Callable[[Answers], bool]) -> Answers:
         while not (self.answers.is_closed or is_enough(self.answers)):
             try:

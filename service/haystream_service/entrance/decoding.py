@@ -6,11 +6,13 @@ gRPC alone would tell a caller what its parser says, and write the whole request
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from haystream_service.entrance.health import SERVICE_NAME
@@ -19,9 +21,15 @@ from haystream_service.errors import InvalidRequest, MalformedMessage, RequestIn
 from haystream_service.sizes import MAX_REQUEST_BYTES, largest_field
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from google.protobuf.descriptor import Descriptor
+
     from haystream_service.entrance.refusing import Continuation, Handler, RefusalObserver
     from haystream_service.errors import Refusal
     from haystream_service.rpc import Context
+
+    Streamed: TypeAlias = Callable[[AsyncIterator[Any], Context], AsyncGenerator[Any]]
 
 # Outside the door, where nobody knows who asks, a request is a few words, and comes at once.
 MAX_STRANGERS_BYTES = 4096
@@ -48,11 +56,12 @@ class Decoding(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # gRPC says itself that there is no such method
             return None
-        if handler_call_details.method.startswith(f"/{SERVICE_NAME}/"):
-            return self._guarded(handler)
-        return _shortened(handler) if handler.request_streaming else self._soon(handler)
+        method = handler_call_details.method
+        if method.startswith(f"/{SERVICE_NAME}/"):
+            return self._guarded(handler, method)
+        return _shortened(handler) if handler.request_streaming else self._soon(handler, method)
 
-    def _guarded(self, handler: Handler) -> Handler:
+    def _guarded(self, handler: Handler, method: str) -> Handler:
         """Return a handler that refuses what cannot be read."""
         answer = answer_of(handler)
 
@@ -61,9 +70,9 @@ class Decoding(grpc.aio.ServerInterceptor):
                 await refuse(self._observer, request.refusal, context)
             return await answer(request, context)
 
-        return like(handler, answer_decoded, lambda message: _decoded(handler, message, MAX_REQUEST_BYTES))
+        return like(handler, answer_decoded, lambda message: _decoded(handler, method, message, MAX_REQUEST_BYTES))
 
-    def _soon(self, handler: Handler) -> Handler:
+    def _soon(self, handler: Handler, method: str) -> Handler:
         """Return a handler that does as well, and waits for a request no longer than it takes to send one.
 
         A part of a message is held for as long as its handler waits for the rest.
@@ -76,7 +85,7 @@ class Decoding(grpc.aio.ServerInterceptor):
                     message = await context.read()
             except TimeoutError:
                 await refuse(self._observer, RequestIncomplete(), context)
-            read = _decoded(handler, message, MAX_STRANGERS_BYTES) if isinstance(message, bytes) else None
+            read = _decoded(handler, method, message, MAX_STRANGERS_BYTES) if isinstance(message, bytes) else None
             if read is None or isinstance(read, _Unreadable):
                 await refuse(self._observer, MalformedMessage() if read is None else read.refusal, context)
             response = await answer(read, context)
@@ -86,25 +95,48 @@ class Decoding(grpc.aio.ServerInterceptor):
         return streaming(read_and_answer, handler.response_serializer)
 
 
-def _decoded(handler: Handler, message: bytes, limit_bytes: int) -> Any:
+def _decoded(handler: Handler, method: str, message: bytes, limit_bytes: int) -> Any:
     if len(message) > limit_bytes:  # to parse it could take thirty times its memory, and keep the loop for seconds
         why = f"the request has {len(message)} bytes, most of them here; the limit is {limit_bytes}"
-        return _Unreadable(InvalidRequest(Violation(largest_field(message), why)))
+        return _Unreadable(InvalidRequest(Violation(largest_field(_kind_of_request(method), message), why)))
     try:
         return handler.request_deserializer(message) if handler.request_deserializer is not None else message
     except DecodeError:
         return _Unreadable(MalformedMessage())
 
 
+def _kind_of_request(method: str) -> Descriptor:
+    """Return what the contract says that a method is asked with; its name is as HTTP/2 has it."""
+    name = method.removeprefix("/").replace("/", ".")
+    return descriptor_pool.Default().FindMethodByName(name).input_type
+
+
 def _shortened(handler: Handler) -> Handler:
-    """Return a handler for streams of requests, as reflection's, to which one that is too long is an empty one."""
-    decode = handler.request_deserializer
+    """Return a handler for streams of requests, as reflection's, to which one that is too long is an empty one.
+
+    A stream whose next request does not come in time has had its last.
+    """
+    decode, answer = handler.request_deserializer, cast("Streamed", handler.stream_stream)
     if decode is None:
         return handler
 
     def shortened(message: bytes) -> Any:
         return decode(message if len(message) <= MAX_STRANGERS_BYTES else b"")
 
+    async def answer_in_time(requests: AsyncIterator[Any], context: Context) -> AsyncGenerator[Any]:
+        async with aclosing(_in_time(requests)) as asked, aclosing(answer(asked, context)) as responses:
+            async for response in responses:
+                yield response
+
     handler_for: Any = grpc.stream_stream_rpc_method_handler
-    made: Handler = handler_for(handler.stream_stream, shortened, handler.response_serializer)
+    made: Handler = handler_for(answer_in_time, shortened, handler.response_serializer)
     return made
+
+
+async def _in_time(requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    """Yield requests until one is the last, or does not come."""
+    with suppress(StopAsyncIteration, TimeoutError):
+        while True:
+            async with asyncio.timeout(STRANGERS_SECONDS):
+                request = await anext(requests)
+            yield request

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from haystack.dataclasses import ChatMessage
 
-from haystream_service.errors import InvalidRequest, Violation, named
+from haystream_service.errors import InvalidRequest, Violation, named, told
 from haystream_service.pipelines.messages import FIELD, chat_messages, newest_question
 from haystream_service.pipelines.sockets import GENERATION_KWARGS, STREAMING_CALLBACK
 
@@ -23,12 +24,12 @@ Data = dict[str, dict[str, Any]]
 
 
 def data_for(shape: Shape, call: Call) -> Data:
-    """Return the pipeline's data for a call. Raises InvalidRequest with all that is wrong."""
-    violations = [
-        *_wrong_names(shape, call),
-        *_wrong_inputs(shape, call.inputs),
-        *_wrong_settings(shape, call.generation_kwargs),
-    ]
+    """Return the pipeline's data for a call. Raises InvalidRequest with what is wrong."""
+    violations = told(
+        chain(
+            _wrong_names(shape, call), _wrong_inputs(shape, call.inputs), _wrong_settings(shape, call.generation_kwargs)
+        )
+    )
     data: Data = defaultdict(dict)
     try:
         _fill_question(data, shape, call)

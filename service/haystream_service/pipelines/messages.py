@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import haystack.dataclasses
 from haystack.dataclasses import ChatMessage
 
-from haystream_service.errors import InvalidRequest, Violation
+from haystream_service.errors import InvalidRequest, Violation, told
 from haystream_service.pipelines.call import Image, Message, Role
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ _FIELDS = {
 
 
 def chat_messages(messages: Sequence[Message]) -> list[ChatMessage]:
-    """Return a conversation as Haystack's. Raises InvalidRequest with all that is wrong."""
+    """Return a conversation as Haystack's. Raises InvalidRequest with what is wrong."""
     called = {call.call_id: call for message in messages for call in message.tool_calls}
-    wrong = [violation for index, message in enumerate(messages) for violation in _violations(index, message, called)]
-    if wrong:
+    if wrong := told(
+        chain.from_iterable(_violations(index, message, called) for index, message in enumerate(messages))
+    ):
         raise InvalidRequest(*wrong)
     return [converted for message in messages for converted in _converted(message, called)]
 

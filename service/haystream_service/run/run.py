@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # What a reader who comes back gets at a time: it is held while that one takes it.
-READ_BYTES = 256 * 1024
+READ_BYTES = 32 * 1024
 
 
 class Sink(Protocol):
@@ -124,6 +124,7 @@ class Run:
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_done = False
+        self._is_over = False
 
     @property
     def id(self) -> str:
@@ -262,7 +263,9 @@ class Run:
         self._check_over()
 
     def _check_over(self) -> None:
-        if self._is_done and not self._followers:
+        """Tell once that nothing more comes of the run: who has found it before may still read its log."""
+        if self._is_done and not self._followers and not self._is_over:
+            self._is_over = True
             if self._grace is not None:
                 self._grace.cancel()
             self._draw()

@@ -98,9 +98,9 @@ class RunStore(Protocol):
 class MemoryStore:
     """Keeps the logs in memory: of runs at work, and of those that ended within `keep_seconds`.
 
-    All together stay within `total_bytes`: the oldest that ended go first, and then what runs at work have said
-    longest ago, of which each keeps its newest stretch. A log that is forgotten because its time is over stays with
-    those who read it just then; one that had to make room does not. One timer, for the oldest.
+    All together stay within `total_bytes`: the oldest that ended go first; then a run that goes on speaking gives up
+    what it has said longest ago, but for its newest stretch. A log that is forgotten because its time is over stays
+    with those who read it just then; one that had to make room does not. One timer, for the oldest.
     """
 
     def __init__(self, run_bytes: int, keep_seconds: float, total_bytes: int) -> None:
@@ -111,15 +111,9 @@ class MemoryStore:
         self._logs: dict[RunKey, RunLog] = {}
         self._ended: OrderedDict[RunKey, tuple[float, EndedRun]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
-        self._ended_bytes = 0
 
     def __len__(self) -> int:
         return len(self._logs)
-
-    @property
-    def ended_bytes(self) -> int:
-        """How much memory the logs of ended runs take."""
-        return self._ended_bytes
 
     def open(self, record: RunRecord) -> RunLog:
         """Begin a run's log; one of the same id that ended is forgotten."""
@@ -133,7 +127,6 @@ class MemoryStore:
         if key not in self._logs:  # closed meanwhile
             return
         self._ended[key] = (self._loop.time() + self._keep_seconds, ended)
-        self._ended_bytes += self._logs[key].size_bytes
         self._make_room()
         self._wait_for_oldest()
 
@@ -159,8 +152,7 @@ class MemoryStore:
         """Let go of a log, and return it."""
         log = self._logs.pop(key, None)
         if log is not None:
-            if self._ended.pop(key, None) is not None:
-                self._ended_bytes -= log.size_bytes
+            self._ended.pop(key, None)
             log.detach()
         return log
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from haystream_service.run.events import TEXTS, Documents, Entry, Event, Finished, ToolCall, ToolResult
 
-# Well under the 4 MiB that a stock gRPC client takes in one message, and enough for the cost of a write to vanish.
-JOINED_LIMIT_BYTES = 256 * 1024
+# Enough for the cost of a write to vanish, and little enough for each of many readers who take nothing to hold one.
+JOINED_LIMIT_BYTES = 32 * 1024
 
 # On CPython: a stretch with its event and lists; a further piece's number and its places in two lists; a value.
 STRETCH_BYTES = 512

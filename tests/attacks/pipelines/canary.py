@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from haystack import Pipeline, component
 from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
 
-from tests.fakes import pipeline_of, tell
+from tests.fakes import OnLoop, pipeline_of, replied, tell
+
+if TYPE_CHECKING:
+    from haystack import Pipeline
 
 PACE_SECONDS = 0.05
 SHOUT = "A" * 10_000
 
 
-@component
 class Canary:
     """`sing NAME` counts until `hush NAME`, and `shout` goes on for ever, as fast as it is read."""
 
     def __init__(self) -> None:
         self._songs: dict[str, asyncio.Event] = {}
 
-    @component.output_types(replies=list[ChatMessage])
-    def run(self, query: str, streaming_callback: StreamingCallbackT | None = None) -> dict[str, list[ChatMessage]]:
-        raise AssertionError("the service runs this component on its loop")
-
-    @component.output_types(replies=list[ChatMessage])
-    async def run_async(
-        self, query: str, streaming_callback: StreamingCallbackT | None = None
-    ) -> dict[str, list[ChatMessage]]:
+    async def answer(self, query: str, streaming_callback: StreamingCallbackT | None) -> dict[str, list[ChatMessage]]:
+        """Do what the question says."""
         word, _, name = query.partition(" ")
         if word == "sing":
             await self._sing(name, streaming_callback)
@@ -37,7 +33,7 @@ class Canary:
         elif word == "shout":
             while True:
                 await tell(streaming_callback, StreamingChunk(content=SHOUT, index=0))
-        return {"replies": [ChatMessage.from_assistant(query, meta={"finish_reason": "stop"})]}
+        return replied(query)
 
     async def _sing(self, name: str, streaming_callback: StreamingCallbackT | None) -> None:
         hush = self._songs[name] = asyncio.Event()
@@ -54,4 +50,4 @@ class Canary:
 
 
 def build() -> Pipeline:
-    return pipeline_of(Canary())
+    return pipeline_of(OnLoop(Canary().answer))
