@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystream_service.errors import IdentityFileError, NotAuthenticated
+from haystream_service.files import fingerprint_of
 from haystream_service.identity import tokens_file, watched_file
 from haystream_service.identity.authentication import authenticating
 from haystream_service.identity.principal import Principal, Rights
@@ -200,6 +201,31 @@ async def test_a_glance_is_had_once_a_second(file: Path, monkeypatch: pytest.Mon
         for _ in range(100):
             await caller(authenticator)
     assert glances == 1
+
+
+@pytest.mark.parametrize("patience_seconds", [0, SECONDS])
+async def test_a_disk_that_hangs_holds_up_no_more_than_who_asks_in_that_second(
+    file: Path, monkeypatch: pytest.MonkeyPatch, patience_seconds: float
+) -> None:
+    """All else goes on: the look is had in a thread, and after a while nobody waits for it any more."""
+    monkeypatch.setattr(watched_file, "PATIENCE_SECONDS", patience_seconds)
+    loop, is_asked, proceed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    has_proceeded: asyncio.Future[bool] = loop.create_future()
+
+    def hang(file: Path) -> tuple[int, ...]:
+        loop.call_soon_threadsafe(is_asked.set)
+        loop.call_soon_threadsafe(has_proceeded.set_result, proceed.wait(SECONDS))
+        return fingerprint_of(file)
+
+    async with asking(file) as authenticator:
+        monkeypatch.setattr(watched_file, "fingerprint_of", hang)
+        calls = [asyncio.create_task(caller(authenticator)) for _ in range(3)]
+        await is_asked.wait()
+        assert [call.done() for call in calls] == [patience_seconds == 0] * 3
+        proceed.set()
+        for call in calls:
+            assert (await call).name == "billing"
+        assert await has_proceeded
 
 
 async def test_nobody_waits_long_for_a_file_that_takes_long(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
