@@ -331,6 +331,7 @@ WRONG = {
     "tokens of a JWT": (f"principals: {{'jwt:a': {{tokens: [{HASH}]}}}}", "principals.jwt:a: such a caller has no"),
     "a name with a space": ("principals: {'a b': {tokens: []}}", "principals.a b: a name has 1 to 64"),
     "a name with a line": ('principals: {"a\\nb": {tokens: []}}', "principals.(not shown here): a name has"),
+    "the name of all": ("principals: {anyone: {tokens: []}}", "principals.anyone: `anyone` is what all are called"),
     "a name of another kind": ("principals: {'ldap:a': {max_runs: 1}}", "principals.ldap:a: a name has"),
     "a DNS name in capitals": ("principals: {'dns:A': {max_runs: 1}}", "dns:NAME in small letters"),
     "a number as a name": ("principals: {1: {tokens: []}}", "principals[1]: text is wanted here"),
@@ -394,11 +395,11 @@ async def test_the_command_makes_a_token_and_the_file_that_it_is_good_with(file:
     assert redacted(f"it is {first.stdout.strip()}!") == "it is [redacted]!"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "jwt:alice", "a" * 65, "ä", TOKEN, "a\n"])
+@pytest.mark.parametrize("name", ["", "a b", "jwt:alice", "a" * 65, "ä", TOKEN, "a\n", "anyone"])
 def test_the_command_refuses_a_name_that_the_file_would_not_take(name: str) -> None:
-    """With what a name may have."""
+    """With what a name may have, or why it cannot be had."""
     done = made(name)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "a name has 1 to 64" in done.stderr
+    assert ("`anyone` is what all are called" if name == "anyone" else "a name has 1 to 64") in done.stderr
     assert "Traceback" not in done.stderr

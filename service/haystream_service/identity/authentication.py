@@ -47,7 +47,7 @@ class Authenticator:
         if not self._asks:  # all of them are one, and share what one may
             return self.rights.named(ANYONE.name)
         for file in self.files:
-            if file.has_to_be_looked_at():
+            if file.has_to_be_waited_for():
                 return None
         token = _token_in(authorization)
         if self.json_web_tokens is None or not _is_json_web_token(token):

@@ -47,7 +47,7 @@ class WatchedFile:
         self._patience_ends_seconds = float("-inf")
         self._looking: asyncio.Task[None] | None = None
 
-    def has_to_be_looked_at(self) -> bool:
+    def has_to_be_waited_for(self) -> bool:
         """Begin a glance where it is time for one; tell whether to wait for one."""
         now_seconds = asyncio.get_running_loop().time()
         if now_seconds >= self._next_glance_seconds:
@@ -60,7 +60,7 @@ class WatchedFile:
 
         Who has just been taken out of the file is not let in by the call that finds it out.
         """
-        if self.has_to_be_looked_at() and self._looking is not None:
+        if self.has_to_be_waited_for() and self._looking is not None:
             now_seconds = asyncio.get_running_loop().time()
             await asyncio.wait([self._looking], timeout=self._patience_ends_seconds - now_seconds)
 
