@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import grpc.aio
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 
 from haystream_gateway.credentials import channel_credentials, own_token
 from haystream_gateway.documentation import DESCRIPTION, document
-from haystream_gateway.edge import Edge
+from haystream_gateway.edge import Edge, check_strangers
 from haystream_gateway.endpoints import chat, openai, operations, pipelines
 from haystream_gateway.endpoints.playground import Playground
 from haystream_gateway.manners import Manners
@@ -26,6 +26,7 @@ from haystream_gateway.openai.errors import response_of
 from haystream_gateway.openai.requests import CompletionBody
 from haystream_gateway.problems import DEFECT, Code, Problem, Rejection, invalid, problem_of
 from haystream_gateway.requests import ChatBody
+from haystream_gateway.strangers import Strangers
 from haystream_gateway.streams import Streams
 from haystream_gateway.upstream import connected
 
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
     from haystream_gateway.settings import Settings
 
-ROUTERS = (chat.router, openai.router, pipelines.router, operations.router)
+CALLING = (chat.router, openai.router, pipelines.router)
+ROUTERS = (*CALLING, operations.router)
 
 HTTP_ERRORS = {
     404: (Code.NOT_FOUND, "NO_SUCH_ADDRESS", "there is nothing at this address"),
@@ -60,7 +62,8 @@ def gateway_app(settings: Settings, log: FilteringBoundLogger) -> tuple[ASGIApp,
         async with connected(
             settings.target, credentials.latest, token.latest, settings.gateway_tls_server_name
         ) as upstream:
-            app.state.edge = Edge(settings, upstream, streams, metrics, log)
+            strangers = Strangers(upstream, log) if settings.is_for_strangers else None
+            app.state.edge = Edge(settings, upstream, streams, metrics, log, strangers)
             yield
 
     # Its own pages of documentation load their scripts from elsewhere.
@@ -79,8 +82,9 @@ def gateway_app(settings: Settings, log: FilteringBoundLogger) -> tuple[ASGIApp,
     app.add_exception_handler(grpc.aio.AioRpcError, _on_service_error)
     app.add_exception_handler(ClientDisconnect, _on_departure)
     app.add_exception_handler(Exception, _on_defect)
-    for router in ROUTERS:
-        app.include_router(router)
+    for router in CALLING:
+        app.include_router(router, dependencies=[Depends(check_strangers)])
+    app.include_router(operations.router)
     app.mount("/", Playground())
     document(app, ChatBody, CompletionBody)
     document_openai(app)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from haystream_gateway.problems import Code, Problem, Rejection, invalid
+from haystream_gateway.sizes import MAX_BODY_VALUES, has_more_values
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 # What the service takes in one message, and the third that base64 adds to a picture.
 MAX_BODY_BYTES = 6 * 1024 * 1024
 BODY_SECONDS = 30.0
+
+# What is told of a body that is wrong in many ways. pydantic makes a list of all, or of none: of more than these it is
+# not asked to.
+MAX_COMPLAINTS = 6
+MAX_LISTED = 100
 
 UNSUPPORTED_MEDIA_TYPE = Problem(
     Code.INVALID_ARGUMENT,
@@ -49,11 +55,15 @@ async def body_of(request: Request, form: type[Body], seconds: float = BODY_SECO
         raise Rejection(UNSUPPORTED_MEDIA_TYPE)
     try:
         async with asyncio.timeout(seconds):
-            return form.model_validate_json(await _bounded_body(request))
+            body = await _bounded_body(request)
     except TimeoutError:
         raise Rejection(BODY_TOO_SLOW) from None
+    if has_more_values(body, MAX_BODY_VALUES):
+        raise invalid(("body", f"expected at most {MAX_BODY_VALUES} values"))
+    try:
+        return form.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(*map(_complaint, error.errors(include_url=False, include_context=False))) from None
+        raise invalid(*_complaints(error)) from None
 
 
 async def _bounded_body(request: Request) -> bytes:
@@ -66,5 +76,9 @@ async def _bounded_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _complaint(error: Any) -> tuple[str, str]:
-    return ".".join(str(part) for part in error["loc"]) or "body", error["msg"]
+def _complaints(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the first fields that are wrong, and why."""
+    if error.error_count() > MAX_LISTED:
+        return [("body", f"{error.error_count()} of its fields are wrong")]
+    listed = error.errors(include_url=False, include_context=False, include_input=False)
+    return [(".".join(map(str, complaint["loc"])) or "body", complaint["msg"]) for complaint in listed[:MAX_COMPLAINTS]]

@@ -1,4 +1,7 @@
-"""HTTP connections that bound the head of a request, its size and its time: uvicorn does neither."""
+"""HTTP connections that bound the head of a request, its size and its time, and what comes after an answer.
+
+uvicorn bounds neither. Its keep-alive ends a connection that says nothing, and starts anew with every byte.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 
+# Who is answered before all of the body was sent gets to read that, and may send the rest: closing at once would make
+# the system drop the answer with what nobody has read.
+REST_SECONDS = 5.0
+
 # A head that begins within a step, behind the request before it, is counted from the next step on.
 STEP_BYTES = 4 * 1024
 
@@ -30,14 +37,20 @@ HEAD_TOO_LARGE = Problem(
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """A connection that is closed when the head of a request grows too large, or does not come."""
+    """A connection that is closed when the head of a request grows too large, or does not come.
+
+    It always waits for one of three things: the head of a request, within a time; an answer; or the rest of a request
+    that is answered, within a time. No byte makes these times longer.
+    """
 
     head_seconds: ClassVar[float] = HEAD_SECONDS
+    rest_seconds: ClassVar[float] = REST_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes: int | None = 0  # None while there is no head to come
-        self._head_timer: TimerHandle | None = None
+        self._is_whole = True  # the newest request has come to its end
+        self._timer: TimerHandle | None = None
         self._unanswered: list[RequestResponseCycle] = []
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -47,7 +60,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more, and tell all requests whose answers are to come: uvicorn tells the newest alone."""
-        self._head_is_there()
+        self._wait_no_more()
         super().connection_lost(exc)
         for cycle in self._unanswered:
             cycle.disconnected = True
@@ -76,24 +89,50 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Wait no more."""
-        self._head_is_there()
+        self._wait_no_more()
+        self._head_bytes = None
+        self._is_whole = False
         super().on_headers_complete()
         cycles = (*self._unanswered, self.cycle)  # uvicorn's is None before the first
         self._unanswered = [cycle for cycle in cycles if cycle and not cycle.response_complete]
+
+    def on_message_complete(self) -> None:
+        """Wait for the next head, where the answer was there before."""
+        super().on_message_complete()
+        self._is_whole = True
+        if self._is_answered:
+            self._await_head()
+
+    def on_response_complete(self) -> None:
+        """Wait for what comes next: the rest of the request, or the next one."""
+        super().on_response_complete()
+        if not self._is_answered or self._head_bytes is not None:
+            return  # the next request has come, or its beginning
+        if self._is_whole:
+            self._await_head()
+        else:
+            self._give_up_after(self.rest_seconds)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the shape of all refusals."""
         self._refuse(MALFORMED)
 
+    @property
+    def _is_answered(self) -> bool:
+        return bool(self.cycle) and self.cycle.response_complete and not self.transport.is_closing()
+
     def _await_head(self) -> None:
         self._head_bytes = 0
-        self._head_timer = asyncio.get_running_loop().call_later(self.head_seconds, self._give_up)
+        self._give_up_after(self.head_seconds)
 
-    def _head_is_there(self) -> None:
-        self._head_bytes = None
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _give_up_after(self, seconds: float) -> None:
+        self._wait_no_more()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from haystream_gateway.event_stream import Dialect
     from haystream_gateway.metrics import Metrics
     from haystream_gateway.settings import Settings
+    from haystream_gateway.strangers import Strangers
     from haystream_gateway.streams import RunStream, Streams
     from haystream_gateway.upstream import Upstream
 
@@ -28,6 +29,7 @@ class Edge:
     streams: Streams
     metrics: Metrics
     log: FilteringBoundLogger
+    strangers: Strangers | None = None
 
     def response(self, stream: RunStream, dialect: Dialect) -> EventStream:
         """Return a stream as a response, which closes it."""
@@ -41,3 +43,9 @@ def edge_of(request: Request) -> Edge:
 
 
 Here: TypeAlias = Annotated[Edge, Depends(edge_of)]
+
+
+async def check_strangers(here: Here) -> None:
+    """Raise where the service would take a call from whoever reaches the gateway, and that is not meant."""
+    if here.strangers is not None:
+        await here.strangers.check()

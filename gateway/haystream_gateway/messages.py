@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from haystream.v1 import chat_pb2
 from haystream_gateway.problems import invalid
+from haystream_gateway.sizes import MAX_PARTS, MAX_TOOL_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from google.protobuf.struct_pb2 import Struct
-
-MAX_MESSAGES = 10_000
-MAX_DEPTH = 20  # of JSON: each level takes up to three of the hundred that protobuf reads
+    from haystream_gateway.structs import Structs
 
 _ROLES = {
     "system": chat_pb2.ROLE_SYSTEM,
@@ -65,9 +62,10 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+Parts: TypeAlias = Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)]
 Content: TypeAlias = Annotated[
-    list[Part] | None,
-    BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None),
+    Parts | None,
+    BeforeValidator(_as_parts, json_schema_input_type=str | Parts | None),
     Field(description="Text, or a list of texts and pictures.", examples=["Why is the sky blue?"]),
 ]
 
@@ -77,12 +75,12 @@ class Message(_Strict):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS, fail_fast=True)] | None = None
     tool_call_id: Annotated[str, Field(description="The call that a tool's message answers.")] = ""
     name: Annotated[str, Field(description="The tool's name, where no earlier message has its call.")] = ""
 
 
-def conversation_of(messages: Sequence[Message]) -> chat_pb2.Conversation:
+def conversation_of(messages: Sequence[Message], structs: Structs) -> chat_pb2.Conversation:
     """Return messages as the contract has them. Raises Rejection that names what is wrong."""
     conversation = chat_pb2.Conversation()
     names: dict[str, str] = {}  # of the tools, by the id of their call
@@ -96,21 +94,10 @@ def conversation_of(messages: Sequence[Message]) -> chat_pb2.Conversation:
             _fill_part(turn.parts.add(), part, f"{path}.content.{place}")
         for place, call in enumerate(message.tool_calls or ()):
             names[call.id] = call.function.name
-            arguments = _arguments(call, f"{path}.tool_calls.{place}.function.arguments")
-            turn.tool_calls.add(id=call.id, name=call.function.name).arguments.CopyFrom(arguments)
+            target = turn.tool_calls.add(id=call.id, name=call.function.name)
+            field = f"{path}.tool_calls.{place}.function.arguments"
+            structs.fill_from_text(target.arguments, field, call.function.arguments or "{}")
     return conversation
-
-
-def fill(struct: Struct, field: str, values: dict[str, Any]) -> None:
-    """Fill a Struct. Raises Rejection for what its numbers or texts cannot hold, or its messages cannot nest."""
-    try:
-        if _depth(values) > MAX_DEPTH:
-            raise invalid((field, f"expected at most {MAX_DEPTH} levels of objects and lists"))
-        struct.update(values)
-    except OverflowError:
-        raise invalid((field, "expected numbers that a double can hold")) from None
-    except UnicodeEncodeError:
-        raise invalid((field, "expected text that UTF-8 can hold")) from None
 
 
 def _fill_part(target: chat_pb2.ContentPart, part: Part, path: str) -> None:
@@ -130,25 +117,3 @@ def _fill_result(result: chat_pb2.ToolCallResult, message: Message, names: dict[
     result.id = message.tool_call_id
     result.name = names.get(message.tool_call_id, message.name)
     result.result = "".join(part.text or "" for part in parts)
-
-
-def _arguments(call: ToolCall, path: str) -> Struct:
-    arguments = chat_pb2.ToolCall().arguments
-    try:
-        values = json.loads(call.function.arguments or "{}")
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise invalid((path, "expected a JSON object, as text"))
-    fill(arguments, path, cast("dict[str, Any]", values))
-    return arguments
-
-
-def _depth(value: Any) -> int:
-    match value:
-        case dict():
-            return 1 + max(map(_depth, cast("dict[str, Any]", value).values()), default=0)
-        case list():
-            return 1 + max(map(_depth, cast("list[Any]", value)), default=0)
-        case _:
-            return 0

@@ -20,6 +20,9 @@ MEDIA_TYPE = "application/problem+json"
 DOMAIN = "haystream"
 DETAILS_KEY = "grpc-status-details-bin"
 
+# A field is named as it was sent: a key of a body can be all of that.
+MAX_TEXT = 240
+
 Code = grpc.StatusCode
 
 _HTTP_STATUS = {
@@ -154,9 +157,14 @@ class Rejection(Exception):
 
 def invalid(*errors: tuple[str, str]) -> Rejection:
     """Return a rejection that names the wrong fields, each with what would be right."""
-    listed = [{"field": field, "message": message} for field, message in errors]
-    summary = "; ".join(f"{field}: {message}" for field, message in errors)
+    listed = [{"field": clipped(field), "message": clipped(message)} for field, message in errors]
+    summary = "; ".join("{field}: {message}".format(**error) for error in listed)
     return Rejection(Problem(Code.INVALID_ARGUMENT, "INVALID_REQUEST", summary, errors=listed))
+
+
+def clipped(text: str) -> str:
+    """Return what of a caller's words is said back."""
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def problem_of(error: grpc.aio.AioRpcError) -> Problem:

@@ -11,8 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from haystream.v1 import chat_pb2
-from haystream_gateway.messages import MAX_MESSAGES, Message, conversation_of, fill
+from haystream_gateway.messages import Message, conversation_of
 from haystream_gateway.problems import invalid
+from haystream_gateway.sizes import MAX_MESSAGES, MAX_NAMES, MAX_VALUES
+from haystream_gateway.structs import Structs
 
 MAX_GRACE_SECONDS = 86_400
 MAX_SEQ = 2**63 - 1
@@ -34,9 +36,15 @@ class RunOptions(BaseModel):
     api_key: Annotated[SecretStr | None, Field(description="The model provider's key, for this run alone.")] = None
     inputs: Annotated[
         dict[str, dict[str, Any]],
-        Field(description="Further inputs: component, socket, value.", examples=[{"retriever": {"top_k": 3}}]),
+        Field(
+            max_length=MAX_VALUES,
+            description="Further inputs: component, socket, value.",
+            examples=[{"retriever": {"top_k": 3}}],
+        ),
     ] = {}
-    streaming_components: Annotated[list[str], Field(description="Empty: all that can stream.")] = []
+    streaming_components: Annotated[
+        list[str], Field(max_length=MAX_NAMES, fail_fast=True, description="Empty: all that can stream.")
+    ] = []
     run_id: Annotated[str, Field(description="An id of your own. The same again attaches, with the same question.")] = (
         ""
     )
@@ -54,11 +62,13 @@ class ChatBody(RunOptions):
 
     query: Annotated[str | None, Field(description="A single question.", examples=["Why is the sky blue?"])] = None
     messages: Annotated[
-        list[Message] | None, Field(max_length=MAX_MESSAGES, description="A chat so far, the newest message last.")
+        Annotated[list[Message], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None,
+        Field(description="A chat so far, the newest message last."),
     ] = None
     pipeline: Annotated[str, Field(description="Empty: the default one.")] = ""
     generation_kwargs: Annotated[
-        dict[str, Any], Field(description="For every streaming generator.", examples=[{"temperature": 0.2}])
+        dict[str, Any],
+        Field(max_length=MAX_VALUES, description="For every streaming generator.", examples=[{"temperature": 0.2}]),
     ] = {}
     label_components: LabelComponents = False
 
@@ -66,6 +76,7 @@ class ChatBody(RunOptions):
         """Return the contract's request. Raises Rejection where there is not exactly one input, or one is wrong."""
         if (self.query is None) == (self.messages is None):
             raise invalid(("query", "set either `query` or `messages`"))
+        structs = Structs()
         request = chat_pb2.ChatRequest(
             pipeline=self.pipeline,
             api_key=self.api_key.get_secret_value() if self.api_key is not None else "",
@@ -76,9 +87,9 @@ class ChatBody(RunOptions):
         if self.messages is None:
             request.query = self.query or ""
         else:
-            request.conversation.CopyFrom(conversation_of(self.messages))
-        fill(request.inputs, "inputs", self.inputs)
-        fill(request.generation_kwargs, "generation_kwargs", self.generation_kwargs)
+            request.conversation.CopyFrom(conversation_of(self.messages, structs))
+        structs.fill(request.inputs, "inputs", self.inputs)
+        structs.fill(request.generation_kwargs, "generation_kwargs", self.generation_kwargs)
         if self.disconnect_grace_seconds is not None:
             request.disconnect_grace.CopyFrom(duration(self.disconnect_grace_seconds))
         return request

@@ -61,6 +61,8 @@ async def serving(settings: Settings, log: FilteringBoundLogger) -> AsyncGenerat
     listener = _bind(settings.gateway_listen, settings.slow_reader_seconds)
     if settings.is_open_relay:
         log.warning("whoever reaches this address calls the service as the gateway", address=settings.gateway_listen)
+    if settings.is_for_strangers:
+        log.info("a service that asks nobody who they are is not called from here", address=settings.gateway_listen)
     server = _Server(
         uvicorn.Config(
             app,

@@ -83,7 +83,9 @@ class Settings(BaseSettings):
         default="127.0.0.1:8000", description="address to serve HTTP on; port 0 takes a free one"
     )
     gateway_allow_unauthenticated: bool = Field(
-        default=False, description="lend its own token or certificate to whoever reaches an address that others reach"
+        default=False,
+        description="serve an address that others reach, where the service asks nobody who they are, or the gateway "
+        "lends them its own token or certificate",
     )
     target: Annotated[str, AfterValidator(_target)] = Field(
         default="127.0.0.1:50051",
@@ -142,6 +144,11 @@ class Settings(BaseSettings):
         """Whether others than this machine's own may call the service in the gateway's name."""
         has_identity = self.gateway_token_file is not None or self.gateway_tls_cert is not None
         return has_identity and not _is_loopback(self._host)
+
+    @property
+    def is_for_strangers(self) -> bool:
+        """Whether others than this machine's own reach the gateway, and nobody has said that they need no name."""
+        return not (_is_loopback(self._host) or self.gateway_allow_unauthenticated)
 
     @property
     def _host(self) -> str:

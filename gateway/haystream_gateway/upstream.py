@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 UNARY_SECONDS = 5.0
 
 AUTHORIZATION = "authorization"
+
+# What strangers get, from the service or from what stands before it.
+REFUSED = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 EventCall: TypeAlias = (
@@ -66,6 +70,16 @@ class Upstream:
         """Return one pipeline in full; without a name the default one."""
         request = chat_pb2.GetPipelineRequest(name=name)
         return await self._unary.GetPipeline(request, metadata=self._identified(metadata), timeout=UNARY_SECONDS)
+
+    async def asks_who_calls(self) -> bool:
+        """Tell whether the service refuses a caller who does not say who that is, as this call does not."""
+        try:
+            await self._unary.ListPipelines(chat_pb2.ListPipelinesRequest(), timeout=UNARY_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in REFUSED:
+                return True
+            raise
+        return False
 
     async def is_ready(self) -> bool:
         """Tell whether the service takes chats now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from haystream_gateway.documentation import METRICS, example, problems
-from haystream_gateway.edge import Here
+from haystream_gateway.edge import Here, check_strangers
 from haystream_gateway.metrics import MEDIA_TYPE
 from haystream_gateway.problems import Code, Problem, Rejection
 from haystream_gateway.streams import DRAINING
@@ -34,6 +34,7 @@ async def ready(here: Here) -> dict[str, str]:
         raise Rejection(DRAINING)
     if not await here.upstream.is_ready():
         raise Rejection(NOT_READY)
+    await check_strangers(here)
     return {"status": "ready"}
 
 

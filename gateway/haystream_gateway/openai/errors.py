@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import JSONResponse
 
 from haystream_gateway.openai.ending import EXTRAS
-from haystream_gateway.problems import Code, Rejection
+from haystream_gateway.problems import Code, Rejection, clipped
 from haystream_gateway.sse import frame
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def settings_named(settings: Collection[str]) -> Generator[None]:
         yield
     except Rejection as rejection:
         errors = [
-            {**error, "field": _setting(error["message"], settings)} if error["field"] == GENERATION_KWARGS else error
+            {**error, "field": clipped(_setting(error["message"], settings))}
+            if error["field"] == GENERATION_KWARGS
+            else error
             for error in rejection.problem.errors
         ]
         raise Rejection(replace(rejection.problem, errors=errors)) from None

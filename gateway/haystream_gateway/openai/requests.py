@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
-from haystream_gateway.messages import MAX_MESSAGES
 from haystream_gateway.openai.turns import Turn, nullable
 from haystream_gateway.requests import ChatBody, RunOptions
+from haystream_gateway.sizes import MAX_MESSAGES
 
 if TYPE_CHECKING:
     from haystream.v1 import chat_pb2
@@ -58,7 +58,12 @@ class CompletionBody(_NullIsUnset):
     model: Annotated[str, Field(min_length=1, description="The name of a pipeline.", examples=["echo"])]
     messages: Annotated[
         list[Turn],
-        Field(min_length=1, max_length=MAX_MESSAGES, description="The chat so far, the newest message last."),
+        Field(
+            min_length=1,
+            max_length=MAX_MESSAGES,
+            fail_fast=True,
+            description="The chat so far, the newest message last.",
+        ),
     ]
     stream: Annotated[StrictBool, Field(description="Answer with chunks, as they come.")] = False
     stream_options: StreamOptions = StreamOptions()
