@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,13 @@ import httpx
 import httpx_sse
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import ValidationError
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
+from haystream_gateway.settings import Settings as GatewaySettings
 from haystream_service.run.ending import Disconnected
+from haystream_service.settings import LONGEST_SECONDS, MOST, complaint_about
+from haystream_service.settings import Settings as ServiceSettings
 from tests.conftest import SHIPPED, served
 from tests.encrypted import Certs
 from tests.processes import LISTEN, address_of, started
@@ -59,6 +64,10 @@ async def test_help_lists_the_settings(module: str) -> None:
         ("haystream_service", "HAYSTREAM_QUEUE_BYTES", "-1"),
         ("haystream_service", "HAYSTREAM_TLS_CERT", "cert.pem"),
         ("haystream_service", "HAYSTREAM_JWT_ISSUER", "https://issuer.invalid"),
+        ("haystream_service", "HAYSTREAM_MAX_CONNECTIONS", "2147483647"),
+        ("haystream_service", "HAYSTREAM_MAX_STREAMS", "9999999999"),
+        ("haystream_service", "HAYSTREAM_CONNECTION_AGE_SECONDS", "1e8"),
+        ("haystream_service", "HAYSTREAM_CONNECTION_AGE_SECONDS", "0.0001"),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_LISTEN", "8000"),
         ("haystream_gateway", "HAYSTREAM_TARGET", ""),
         ("haystream_gateway", "HAYSTREAM_GATEWAY_CORS_ORIGINS", "example.org"),
@@ -86,6 +95,26 @@ async def test_a_setting_that_makes_no_sense_stops_the_start_with_one_line(modul
     lines = errors.decode().splitlines()
     assert len(lines) == 1
     assert name in lines[0]
+
+
+@pytest.mark.parametrize("settings", [ServiceSettings, GatewaySettings])
+def test_no_time_is_without_end(settings: type[ServiceSettings | GatewaySettings]) -> None:
+    """Nor is it no number, nor longer than what clocks here can hold."""
+    names = [name for name, field in settings.model_fields.items() if field.annotation is float]
+    assert {"slow_reader_seconds"} < set(names)
+    for name in names:
+        for value in ("inf", "nan", "-inf", "1e12"):
+            with pytest.raises(ValidationError) as caught:
+                settings.model_validate({name: value})
+            assert complaint_about(caught.value).startswith(f"HAYSTREAM_{name.upper()}: ")
+
+
+async def test_the_most_that_a_setting_takes_is_served(echo_alone: str) -> None:
+    """The server holds it as well."""
+    async with served(
+        echo_alone, max_connections=MOST, max_streams=MOST, connection_age_seconds=LONGEST_SECONDS
+    ) as running:
+        assert await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest())
 
 
 @pytest.mark.parametrize("name", ["HAYSTREAM_TLS_CERT", "HAYSTREAM_TLS_KEY", "HAYSTREAM_TLS_CLIENT_CA"])
@@ -180,20 +209,45 @@ async def test_a_signal_lets_a_run_finish_and_ends_with_zero(echo_alone: str, nu
     assert b"Traceback" not in errors
 
 
-async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Nothing can stop a component in a thread, but the process can go."""
-    (tmp_path / "stuck.py").write_text(
-        "import time\n"
-        "from haystack import Pipeline, component\n"
-        "@component\n"
-        "class Stuck:\n"
-        "    @component.output_types(replies=list[str])\n"
-        "    def run(self, query: str): time.sleep(600)\n"
-        "def build():\n"
-        "    pipeline = Pipeline()\n"
-        "    pipeline.add_component('llm', Stuck())\n"
-        "    return pipeline\n"
-    )
+STUCK = """
+import asyncio, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from haystack import Pipeline, component
+
+
+@component
+class Stuck:
+    @component.output_types(replies=list[str])
+    def run(self, query: str):
+        time.sleep(600)
+
+
+@component
+class WithPool(Stuck):
+    @component.output_types(replies=list[str])
+    async def run_async(self, query: str):
+        await asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1), time.sleep, 600)
+
+
+@component
+class WithThread(Stuck):
+    @component.output_types(replies=list[str])
+    async def run_async(self, query: str):
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        await asyncio.Event().wait()
+
+
+def build():
+    pipeline = Pipeline()
+    pipeline.add_component("llm", {name}())
+    return pipeline
+"""
+
+
+@pytest.mark.parametrize("name", ["Stuck", "WithPool", "WithThread"])
+async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, name: str) -> None:
+    """Nothing can stop a component in a thread, whose ever that is, but the process can go."""
+    (tmp_path / "stuck.py").write_text(STUCK.replace("{name}", name))
     settings = {"HAYSTREAM_PIPELINES": str(tmp_path), "HAYSTREAM_DRAIN_SECONDS": "0.1"}
     async with started("haystream_service", **settings) as process:
         async with grpc.aio.insecure_channel(await address_of(process)) as channel:
@@ -213,6 +267,24 @@ async def test_a_thread_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
                     await anext(watcher)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert process.returncode == 0
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path, echo_alone: str) -> None:
+    """Nor does the thread that reads who may call from it."""
+    file = tmp_path / "tokens.yaml"
+    file.write_text("principals: {}")
+    settings = {"HAYSTREAM_PIPELINES": echo_alone, "HAYSTREAM_TOKENS_FILE": str(file)}
+    async with started("haystream_service", **settings) as process:
+        await address_of(process)
+        os.mkfifo(tmp_path / "hanging")
+        (tmp_path / "hanging").replace(file)
+        is_read = await asyncio.to_thread(os.open, file, os.O_WRONLY)  # when somebody has opened it to read
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            _, errors = await process.communicate()
+        os.close(is_read)
+    assert process.returncode == 0
+    assert b"stopped" in errors
 
 
 async def test_the_gateway_ends_with_zero_on_a_signal() -> None:
@@ -247,6 +319,38 @@ async def test_the_gateway_logs_as_the_service_does(log_format: str) -> None:
         assert "[info" in line
         assert "request_id=req-7" in line
         assert "status=503" in line
+
+
+@pytest.mark.parametrize("told", [{}, {"GRPC_VERBOSITY": "INFO"}], ids=["", "unless it is told to"])
+async def test_handshakes_that_fail_do_not_fill_the_log(tmp_path: Path, echo_alone: str, told: dict[str, str]) -> None:
+    """Any stranger can have them fail, and gRPC's own lines are no JSON."""
+    files = {f"HAYSTREAM_{name.upper()}": str(file) for name, file in Certs(tmp_path).settings.items()}
+    settings = {"HAYSTREAM_PIPELINES": echo_alone, "HAYSTREAM_LOG_FORMAT": "json", **files, **told}
+    async with started("haystream_service", **settings) as process:
+        reader, writer = await asyncio.open_connection(*(await address_of(process)).split(":"))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert errors.count(b"Handshake failed") == len(told)
+    assert all(line.startswith(b"{") for line in errors.splitlines()) is not bool(told)
+
+
+@pytest.mark.parametrize("told", [{}, {"GRPC_VERBOSITY": "INFO"}], ids=["", "unless it is told to"])
+async def test_handshakes_that_fail_do_not_fill_the_gateways_log(
+    tmp_path: Path, echo: Served, told: dict[str, str]
+) -> None:
+    """As where the service is not encrypted, and tried again and again."""
+    Certs(tmp_path)
+    settings = {"HAYSTREAM_TARGET": echo.address, "HAYSTREAM_GATEWAY_TLS_CA": str(tmp_path / "ca.pem")}
+    async with started("haystream_gateway", HAYSTREAM_LOG_FORMAT="json", **settings, **told) as process:
+        async with httpx.AsyncClient(base_url=f"http://{await address_of(process)}") as http:
+            assert (await http.get("/pipelines")).json()["reason"] == "SERVICE_UNREACHABLE"
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert (b"Handshake failed" in errors) is bool(told)
+    assert all(line.startswith(b"{") for line in errors.splitlines()) is not bool(told)
 
 
 async def test_a_signal_ends_the_gateways_streams_with_a_frame_that_says_come_back(fake: Served, stage: Stage) -> None:

@@ -18,7 +18,7 @@ from haystream_service.telemetry.rpc_metrics import code_word
 from haystream_service.telemetry.words import every_ending
 from tests.calls import all_events
 from tests.conftest import ROOT, served
-from tests.scrape import scraped
+from tests.scrape import measured, scraped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ ALERTS = ROOT / "examples" / "prometheus" / "alerts.yaml"
 
 METRIC = re.compile(r"\b(?:haystream|grpc_server|process|python)_\w+")
 WORDS = re.compile(r'\b(ending|reason|grpc_code|grpc_type|kind)=~?"([^"]*)"')
+COUNTED = re.compile(r"\s*sum by \([a-z, ]+\) \(increase\((\w+)(?:{(.*)})?\[15m\]\)\) > 0\s*")
 EVERYWHERE = {"up"}  # what Prometheus itself says of each target
 
 
@@ -89,6 +90,49 @@ def test_every_word_of_a_label_in_the_examples_is_one_that_there_is() -> None:
     for label, pattern in found:
         for part in pattern.split("|"):
             assert any(re.fullmatch(part, word) for word in known[label]), part
+
+
+async def test_a_component_that_fails_is_no_defect_however_many_read_of_it(stage: Stage) -> None:
+    """All of them end with INTERNAL, as gRPC calls it, and nobody is called out of bed for a defect."""
+    stage.chunks, stage.error = 1, ValueError()
+    request = chat_pb2.ChatRequest(query="q", run_id="r")
+    async with measured() as running:
+        stub = running.stub
+        calls: list[Any] = [stub.Chat(request)]
+        await anext(aiter(calls[0]))
+        calls += [stub.Chat(request), stub.Resume(chat_pb2.ResumeRequest(run_id="r"))]
+        for call in calls[1:]:
+            await anext(aiter(call))
+        stage.proceed.set()
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await all_events(call)
+        scrape = await scraped(running.service)
+    assert scrape.total("grpc_server_handled_total", grpc_code="Internal") == len(calls)
+    assert scrape.total("haystream_runs_total", ending="COMPONENT_FAILED") == 1
+    assert [scrape.total(name, **labels) for name, labels in what_makes_a_defect()] == [0, 0]
+
+
+async def test_a_defect_outside_of_runs_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in no run's ending."""
+    stage.proceed.set()
+
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    async with measured() as running:
+        monkeypatch.setattr(running.service.registry, "job", fail)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await all_events(running.stub.Chat(chat_pb2.ChatRequest(query="q")))
+        scrape = await scraped(running.service)
+    assert [scrape.total(name, **labels) for name, labels in what_makes_a_defect()] == [0, 1]
+
+
+def what_makes_a_defect() -> list[tuple[str, dict[str, str]]]:
+    """Return the counters, with their labels, that the alert on defects adds up: it comes with any of them."""
+    [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "HaystreamDefect"]
+    counters = [re.fullmatch(COUNTED, part) for part in expression.split("or")]
+    return [(match[1], dict(re.findall(r'(\w+)="(\w+)"', match[2] or ""))) for match in counters if match]
 
 
 def test_every_expression_is_whole() -> None:

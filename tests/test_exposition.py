@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from contextlib import suppress
+import threading
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from prometheus_client.registry import Collector
 
 from haystream.v1 import chat_pb2
 from haystream_service.entrance.binding import AddressInUse
@@ -20,7 +22,10 @@ from tests.conftest import served
 from tests.scrape import measured, scraped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from prometheus_client.core import Metric
 
     from tests.conftest import Served
     from tests.fakes import Stage
@@ -92,6 +97,55 @@ async def test_a_request_that_drips_has_its_time_as_a_whole(stage: Stage, monkey
         with suppress(ConnectionError):
             await writer.wait_closed()
         assert (await scraped(running.service)).text
+
+
+async def test_nobody_who_is_connected_holds_up_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not who says nothing; and while a scrape is answered the loop goes on, since a signal has to reach it."""
+    monkeypatch.setattr(exposition, "REQUEST_SECONDS", 20)
+    loop, asked, proceed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    has_proceeded: list[bool] = []
+
+    class Slow(Collector):
+        def collect(self) -> Iterator[Metric]:
+            loop.call_soon_threadsafe(asked.set)
+            has_proceeded.append(proceed.wait(5))
+            yield from ()
+
+        def describe(self) -> Iterator[Metric]:
+            yield from ()
+
+    stack = AsyncExitStack()
+    running = await stack.enter_async_context(measured())
+    running.service.metrics.register(Slow())
+    connections = [await asyncio.open_connection("127.0.0.1", running.service.metrics_port) for _ in range(4)]
+    connections[0][1].write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    await asked.wait()
+    closing = asyncio.create_task(stack.aclose())
+    for reader, _ in connections:
+        assert await reader.read() == b""
+    proceed.set()
+    await closing
+    assert has_proceeded == [True]
+    for _, writer in connections:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_thread_that_cannot_be_had_costs_no_place(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there are threads again there are metrics again, and at the end nothing is wrong."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with measured() as running:
+        for _ in range(2):
+            with monkeypatch.context() as without:
+                without.setattr(threading.Thread, "start", fail)
+                for _ in range(MAX_REQUESTS + 1):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", running.service.metrics_port)
+                    assert await reader.read() == b""
+                    writer.close()
+            assert (await scraped(running.service)).text
 
 
 async def test_without_descriptors_it_rests_and_the_connection_waits(

@@ -57,6 +57,7 @@ OF_OTHERS = {  # what else is written in capitals
     "PASSWORD",
     "HASH",
     "HAYSTACK_CONTENT_TRACING_ENABLED",
+    "GRPC_VERBOSITY",
 }
 
 

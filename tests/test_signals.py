@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,30 @@ async def dawdle(query, streaming_callback):
 def build():
     return pipeline_of(OnLoop(dawdle))
 """
+
+
+HOLDING = SLOW.replace("await asyncio.sleep(1)", "print('held', file=sys.stderr) or time.sleep(600)").replace(
+    "import asyncio", "import sys, time"
+)
+
+
+async def test_a_second_signal_ends_a_service_whose_loop_is_held_up(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C again does not want to wait, least of all for a component that waits as it must not."""
+    (tmp_path / "holding.py").write_text(HOLDING)
+    async with started("haystream_service", HAYSTREAM_PIPELINES=str(tmp_path)) as process:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            await until_ready(channel)
+            call = chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(query="q"))
+            assert process.stderr is not None
+            async for line in process.stderr:
+                if b"held" in line:
+                    break
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(10):
+                await process.wait()
+            call.cancel()
+    assert process.returncode == 1
 
 
 async def test_sighup_while_the_service_drains_loses_no_run(tmp_path: Path) -> None:

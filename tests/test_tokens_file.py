@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystream_service.errors import IdentityFileError, NotAuthenticated
+from haystream_service.files import fingerprint_of
 from haystream_service.identity import tokens_file, watched_file
 from haystream_service.identity.authentication import authenticating
 from haystream_service.identity.principal import Principal, Rights
@@ -202,6 +203,31 @@ async def test_a_glance_is_had_once_a_second(file: Path, monkeypatch: pytest.Mon
     assert glances == 1
 
 
+@pytest.mark.parametrize("patience_seconds", [0, SECONDS])
+async def test_a_disk_that_hangs_holds_up_no_more_than_who_asks_in_that_second(
+    file: Path, monkeypatch: pytest.MonkeyPatch, patience_seconds: float
+) -> None:
+    """All else goes on: the look is had in a thread, and after a while nobody waits for it any more."""
+    monkeypatch.setattr(watched_file, "PATIENCE_SECONDS", patience_seconds)
+    loop, is_asked, proceed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    has_proceeded: asyncio.Future[bool] = loop.create_future()
+
+    def hang(file: Path) -> tuple[int, ...]:
+        loop.call_soon_threadsafe(is_asked.set)
+        loop.call_soon_threadsafe(has_proceeded.set_result, proceed.wait(SECONDS))
+        return fingerprint_of(file)
+
+    async with asking(file) as authenticator:
+        monkeypatch.setattr(watched_file, "fingerprint_of", hang)
+        calls = [asyncio.create_task(caller(authenticator)) for _ in range(3)]
+        await is_asked.wait()
+        assert [call.done() for call in calls] == [patience_seconds == 0] * 3
+        proceed.set()
+        for call in calls:
+            assert (await call).name == "billing"
+        assert await has_proceeded
+
+
 async def test_nobody_waits_long_for_a_file_that_takes_long(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it said before stays in force until it is read, and a glance more does not begin to read it twice."""
     there = await asyncio.to_thread(behind_a_link, file)
@@ -305,6 +331,7 @@ WRONG = {
     "tokens of a JWT": (f"principals: {{'jwt:a': {{tokens: [{HASH}]}}}}", "principals.jwt:a: such a caller has no"),
     "a name with a space": ("principals: {'a b': {tokens: []}}", "principals.a b: a name has 1 to 64"),
     "a name with a line": ('principals: {"a\\nb": {tokens: []}}', "principals.(not shown here): a name has"),
+    "the name of all": ("principals: {anyone: {tokens: []}}", "principals.anyone: `anyone` is what all are called"),
     "a name of another kind": ("principals: {'ldap:a': {max_runs: 1}}", "principals.ldap:a: a name has"),
     "a DNS name in capitals": ("principals: {'dns:A': {max_runs: 1}}", "dns:NAME in small letters"),
     "a number as a name": ("principals: {1: {tokens: []}}", "principals[1]: text is wanted here"),
@@ -368,11 +395,11 @@ async def test_the_command_makes_a_token_and_the_file_that_it_is_good_with(file:
     assert redacted(f"it is {first.stdout.strip()}!") == "it is [redacted]!"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "jwt:alice", "a" * 65, "ä", TOKEN, "a\n"])
+@pytest.mark.parametrize("name", ["", "a b", "jwt:alice", "a" * 65, "ä", TOKEN, "a\n", "anyone"])
 def test_the_command_refuses_a_name_that_the_file_would_not_take(name: str) -> None:
-    """With what a name may have."""
+    """With what a name may have, or why it cannot be had."""
     done = made(name)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "a name has 1 to 64" in done.stderr
+    assert ("`anyone` is what all are called" if name == "anyone" else "a name has 1 to 64") in done.stderr
     assert "Traceback" not in done.stderr

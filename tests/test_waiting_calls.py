@@ -13,15 +13,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.attachments import FETCHING_REQUESTS
+from haystream_service.identity import watched_file
 from haystream_service.identity.key_sources import KeyAddress
 from haystream_service.run.runs import STOP_SECONDS
+from haystream_service.run.waits import Waits
 from tests.calls import all_events, complaint_of
 from tests.conftest import FAKES, served
 from tests.image_hosts import SECONDS, Host, hosting
-from tests.issuers import AUDIENCE, ISSUER, signer
+from tests.issuers import AUDIENCE, ISSUER, issuer_in, signer
 from tests.principals import BILLING, PRINCIPALS, SUPPORT, bearer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from tests.calls import Complaint
@@ -149,6 +152,36 @@ async def test_who_waits_at_the_door_at_the_end_of_the_drain_is_told_so(monkeypa
             await closing
     assert (complaint.code, complaint.reason) == ("UNAVAILABLE", "DRAINING")
     assert complaint.retry_seconds == 1
+
+
+async def test_who_is_known_at_once_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To wait costs more than all else at the door: no call does but the first of a token, or of a second."""
+    monkeypatch.setattr(watched_file, "GLANCE_SECONDS", SECONDS * 10)
+    waits, wait = 0, Waits.waiting
+
+    def count(self: Waits) -> AbstractAsyncContextManager[None]:
+        nonlocal waits
+        waits += 1
+        return wait(self)
+
+    monkeypatch.setattr(Waits, "waiting", count)
+    token = bearer(signer().token())
+    async with served(FAKES, **issuer_in(tmp_path)) as running:
+        for _ in range(10):
+            await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=token)
+        assert waits == 1
+
+
+async def test_nobody_gets_past_the_door_after_the_drain(tmp_path: Path) -> None:
+    """Not who is known at once either."""
+    tokens_file = tmp_path / "tokens.yaml"
+    await asyncio.to_thread(tokens_file.write_text, yaml.safe_dump(PRINCIPALS))
+    async with served(FAKES, tokens_file=tokens_file) as running:
+        await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=SUPPORT)
+        await running.runs.drain(grace_seconds=0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.stub.ListPipelines(chat_pb2.ListPipelinesRequest(), metadata=SUPPORT)
+    assert complaint_of(caught.value).reason == "DRAINING"
 
 
 async def arrived(channel: grpc.aio.Channel) -> None:

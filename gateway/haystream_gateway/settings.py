@@ -118,17 +118,17 @@ class Settings(BaseSettings):
     gateway_trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
         default="", description="addresses or networks, comma-separated, whose X-Forwarded-For and -Proto count"
     )
-    gateway_reconnect_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+    gateway_reconnect_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
         default=10, description="time that a run of GET /chat waits for its reader to come back"
     )
-    gateway_silence_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
+    gateway_silence_seconds: Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)] = Field(
         default=90, description="longest that the service may say nothing, its heartbeats included"
     )
     gateway_bearer_is_api_key: bool = Field(
         default=False,
         description="take the bearer token of /v1 for the model provider's key, which every pipeline then has to take",
     )
-    slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
+    slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)] = Field(
         default=60, description="longest that a reader may take nothing"
     )
     log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     Look: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-THREADS = "haystream-"
-IDLE_THREAD_SECONDS = 0.5  # what a thread without work takes to end, and much more
+LEAVE_SECONDS = 1.0  # what threads without work and libraries take to end, and much more
 
 
 def main() -> NoReturn:
@@ -43,6 +42,8 @@ def main() -> NoReturn:
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
     # Else it gives its loggers a handler of its own, which shows content and keys. The log here is the service's alone.
     os.environ["HAYSTACK_LOGGING_IGNORE_STRUCTLOG"] = "true"
+    # Else gRPC writes a line of its own for each handshake that fails, as any stranger can have it. Read at its import.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
@@ -52,9 +53,11 @@ def main() -> NoReturn:
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         complaint = runner.run(_serve(settings, log, hidden))
-    if complaint:
-        _refuse(complaint)
-    sys.exit(0)
+        if complaint:
+            _complain(complaint)
+        _leave_soon(1 if complaint else 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the loop no longer hears
+    sys.exit(1 if complaint else 0)
 
 
 async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets) -> str:
@@ -79,7 +82,6 @@ async def _serve(settings: Settings, log: FilteringBoundLogger, hidden: Secrets)
     except CannotServe as error:
         return str(error)
     log.info("stopped")
-    _leave_stuck_threads()
     return ""
 
 
@@ -153,33 +155,44 @@ async def _settle(loaded: asyncio.Event) -> None:
     gc.freeze()
 
 
-def _leave_stuck_threads() -> None:
-    """Exit 0 at once where a component's thread does not end: Python itself would wait for it for ever."""
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
-    for thread in threads:
-        thread.join(IDLE_THREAD_SECONDS / len(threads))
-    if any(thread.is_alive() for thread in threads):
-        sys.stderr.flush()
-        os._exit(0)
+def _leave_soon(code: int) -> None:
+    """Have the process end in a moment, whatever it still waits for.
+
+    Python waits for every thread that is no daemon: a component's own that hangs, one that reads from a disk that is
+    gone. None of them can be told from one that is about to end.
+    """
+    leaving = threading.Timer(LEAVE_SECONDS, os._exit, (code,))
+    leaving.daemon = True
+    leaving.start()
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """Return an event that the first SIGTERM or Ctrl-C sets. The second ends the process where it stands."""
-    stop = asyncio.Event()
+    """Return an event that the first SIGTERM or Ctrl-C sets. The second ends the process where it stands.
 
-    def on_signal() -> None:
-        if stop.is_set():
+    That one is heard without the loop, which may be held up, or over.
+    """
+    stop, heard = asyncio.Event(), False
+
+    def on_signal(*_: object) -> None:
+        nonlocal heard
+        if heard:
             os._exit(1)
-        stop.set()
+        heard = True
+        with suppress(RuntimeError):  # the loop is closed, and the process as good as gone
+            loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
     return stop
 
 
 def _refuse(complaint: str) -> NoReturn:
-    print(f"haystream-service: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
+    _complain(complaint)
     sys.exit(1)
+
+
+def _complain(complaint: str) -> None:
+    print(f"haystream-service: {complaint}", file=sys.stderr)  # noqa: T201 - there may be no log yet
 
 
 if __name__ == "__main__":

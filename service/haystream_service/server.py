@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ from haystream_service.telemetry.report import Report
 from haystream_service.telemetry.rpcs import WatchedRpcs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     import grpc.aio
     from prometheus_client import CollectorRegistry
@@ -92,6 +92,10 @@ class Patient:
 
     async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
         """Return who calls. Raises as the authenticator, and ServiceDraining."""
+        self.runs.check_not_over()
+        principal = self.authenticator.principal_at_once(authorization, certificate)
+        if principal is not None:  # as nearly always: to wait takes longer than all the rest
+            return principal
         async with self.runs.waiting():
             return await self.authenticator.principal_of(authorization, certificate)
 
@@ -170,23 +174,23 @@ async def _other_ports(
 ) -> AsyncGenerator[tuple[int | None, int | None]]:
     """Answer probes and scrapes, and have Haystack's own spans among the traces, for longer than there are calls."""
     interceptors = [BoundedMetadata(observer), Decoding(observer)]  # with places of their own
-    async with health_port(health_servicer, settings, interceptors) as probed:
-        with (
-            _exposed(settings.metrics_listen, metrics.registry) as scraped,
-            traces.of_pipelines() if traces is not None else nullcontext(),
-        ):
+    async with (
+        health_port(health_servicer, settings, interceptors) as probed,
+        _exposed(settings.metrics_listen, metrics.registry) as scraped,
+    ):
+        with traces.of_pipelines() if traces is not None else nullcontext():
             yield probed, scraped
 
 
-@contextmanager
-def _exposed(address: str, registry: CollectorRegistry) -> Generator[int | None]:
+@asynccontextmanager
+async def _exposed(address: str, registry: CollectorRegistry) -> AsyncGenerator[int | None]:
     """Serve the metrics where there is an address for them; yields the port."""
     if not address:
         yield None
         return
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         try:
-            port = stack.enter_context(exposed(registry, address))
+            port = await stack.enter_async_context(exposed(registry, address))
         except OSError:
             raise AddressInUse(f"HAYSTREAM_METRICS_LISTEN: {address} is taken or cannot be bound") from None
         yield port

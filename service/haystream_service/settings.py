@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Whoever holds the keys that check a signature of these cannot sign. With the others (HS256 and its like) they could.
@@ -55,8 +55,14 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+# gRPC holds a number, and a time in milliseconds, in 31 bits, and ends the process for the highest.
+MOST = 1_000_000
+LONGEST_SECONDS = 2_000_000
+
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 MaybeHostAndPort = Annotated[str, AfterValidator(_host_and_port_or_none)]
+Number = Annotated[int, Field(gt=0, le=MOST)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -111,11 +117,9 @@ class Settings(BaseSettings):
         default="", description="pipeline of requests that name none; unset: `local`, or the only one there is"
     )
     watch_pipelines: bool = Field(default=True, description="serve what changes in the folder without a restart")
-    build_seconds: PositiveFloat = Field(default=60, description="longest that building a pipeline may take")
+    build_seconds: Seconds = Field(default=60, description="longest that building a pipeline may take")
     keyed_pipelines: PositiveInt = Field(default=100, description="pipelines kept for callers with keys of their own")
-    keyed_seconds: PositiveFloat = Field(
-        default=600, description="time that such a pipeline is kept after its last run"
-    )
+    keyed_seconds: Seconds = Field(default=600, description="time that such a pipeline is kept after its last run")
     image_bytes: PositiveInt = Field(default=8 << 20, description="largest image that is fetched from a URL")
     image_hosts: str = Field(
         default="",
@@ -128,30 +132,30 @@ class Settings(BaseSettings):
     principal_runs_per_minute: PositiveInt | None = Field(
         default=None, description="runs that one caller may begin in a minute, unless the file says else; unset: any"
     )
-    max_connections: PositiveInt = Field(default=4000, description="connections at once; one more is closed")
-    max_streams: PositiveInt = Field(default=2000, description="calls at once on one connection; one more waits")
-    connection_age_seconds: PositiveFloat = Field(
+    max_connections: Number = Field(default=4000, description="connections at once; one more is closed")
+    max_streams: Number = Field(default=2000, description="calls at once on one connection; one more waits")
+    connection_age_seconds: Annotated[float, Field(ge=0.01, le=LONGEST_SECONDS, allow_inf_nan=False)] = Field(
         default=3600, description="age at which a connection is replaced by another; its streams go on"
     )
     max_query_bytes: PositiveInt = Field(default=1 << 20, description="longest query, and longest text of a message")
     max_messages: PositiveInt = Field(default=1000, description="most messages of a conversation")
     max_sync_runs: PositiveInt = Field(default=32, description="threads for components that cannot be async")
-    max_run_seconds: PositiveFloat = Field(default=600, description="longest a run may take")
+    max_run_seconds: Seconds = Field(default=600, description="longest a run may take")
     queue_bytes: PositiveInt = Field(default=1 << 20, description="memory of a run for what is not read yet")
     queue_total_bytes: PositiveInt = Field(default=1 << 28, description="memory of all runs for what is not read yet")
     replay_bytes: PositiveInt = Field(
         default=1 << 20, description="memory of a run for what was read, so that readers can come back"
     )
-    replay_seconds: PositiveFloat = Field(default=300, description="time that the log of an ended run is kept")
+    replay_seconds: Seconds = Field(default=300, description="time that the log of an ended run is kept")
     replay_total_bytes: PositiveInt = Field(
         default=1 << 28, description="memory of all runs' logs; those of ended runs go first"
     )
     max_readers: PositiveInt = Field(default=4000, description="readers of runs at once; one more is refused")
-    heartbeat_seconds: PositiveFloat = Field(default=15, description="silence after which a heartbeat is sent")
-    slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
+    heartbeat_seconds: Seconds = Field(default=15, description="silence after which a heartbeat is sent")
+    slow_reader_seconds: Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)] = Field(
         default=60, description="longest that a reader may take nothing"
     )
-    drain_seconds: PositiveFloat = Field(default=30, description="time that running runs get to finish on shutdown")
+    drain_seconds: Seconds = Field(default=30, description="time that running runs get to finish on shutdown")
     workers: int = Field(default=1, ge=1, le=1, description="processes; this version has one")
     log_format: Literal["console", "json"] = Field(default="console", description="lines for people or machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity to log")

@@ -42,20 +42,32 @@ class Authenticator:
     takes_certificates: bool = False
     files: tuple[WatchedFile, ...] = ()
 
-    async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
-        """Return who calls, by the values of `authorization` and what TLS has told; a token comes before a certificate.
-
-        Raises NotAuthenticated and IdentityUnavailable.
-        """
+    def principal_at_once(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal | None:
+        """Return who calls, or None where it takes waiting to tell: see there. Raises NotAuthenticated."""
         if not self._asks:  # all of them are one, and share what one may
             return self.rights.named(ANYONE.name)
         for file in self.files:
+            if file.has_to_be_waited_for():
+                return None
+        token = _token_in(authorization)
+        if self.json_web_tokens is None or not _is_json_web_token(token):
+            return self._told(token, certificate)
+        name = self.json_web_tokens.remembered_name_of(token)
+        return None if name is None else self._callers.named(name)
+
+    async def principal_of(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Principal:
+        """Return who calls, by the values of `authorization` and what TLS has told; a token comes before a certificate.
+
+        Waits where a file is looked at, and for an issuer's keys. Raises NotAuthenticated and IdentityUnavailable.
+        """
+        if not self._asks:
+            return self.rights.named(ANYONE.name)
+        for file in self.files:
             await file.glance()
-        if authorization:
-            return await self._with_token(_token_in(authorization))
-        if certificate is not None and self.takes_certificates:
-            return self._callers.named(name_in(certificate))
-        raise credentials_missing(self._wanted)
+        token = _token_in(authorization)
+        if self.json_web_tokens is None or not _is_json_web_token(token):
+            return self._told(token, certificate)
+        return self._callers.named(await self.json_web_tokens.name_of(token))
 
     async def look_again(self) -> None:
         """Read the files and have the keys brought at once: who asks for it need not trust the watching."""
@@ -64,12 +76,14 @@ class Authenticator:
         if self.json_web_tokens is not None:
             await self.json_web_tokens.keys.look_again()
 
-    async def _with_token(self, token: str) -> Principal:
-        if self.json_web_tokens is not None and token.count(".") == _DOTS_IN_JWT:
-            return self._callers.named(await self.json_web_tokens.name_of(token))
-        if (principal := self._callers.with_token(token)) is None:
-            raise token_invalid()
-        return principal
+    def _told(self, token: str, certificate: PeerCertificate | None) -> Principal:
+        if token:
+            if (principal := self._callers.with_token(token)) is None:
+                raise token_invalid()
+            return principal
+        if certificate is not None and self.takes_certificates:
+            return self._callers.named(name_in(certificate))
+        raise credentials_missing(self._wanted)
 
     @property
     def _callers(self) -> Callers:
@@ -131,7 +145,14 @@ async def _open_keys(place: str, files: list[WatchedFile], opened: AsyncExitStac
 
 
 def _token_in(authorization: Sequence[str]) -> str:
+    """Return the token, which is never empty where there is an `authorization`."""
+    if not authorization:
+        return ""
     bearer = _BEARER.fullmatch(authorization[0]) if len(authorization) == 1 else None
     if bearer is None:
         raise token_invalid()
     return bearer[1]
+
+
+def _is_json_web_token(token: str) -> bool:
+    return token.count(".") == _DOTS_IN_JWT

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import field_validator as validates
 
 from haystream_service.identity.callers import TOKEN_PREFIX, Callers
-from haystream_service.identity.principal import Rights
+from haystream_service.identity.principal import ANYONE, Rights
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -55,6 +55,8 @@ def tokens_name(name: str) -> str:
     """Return the name of somebody with tokens. Raises ValueError; with no colon it cannot be anybody else's."""
     if not _TOKENS_NAME.fullmatch(name) or name.startswith(TOKEN_PREFIX):
         raise ValueError("a name has 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`, and is no token")
+    if name == ANYONE.name:  # whose runs and readers are not counted as one caller's
+        raise ValueError(f"`{ANYONE.name}` is what all are called where nobody is asked who calls; take another name")
     return name
 
 

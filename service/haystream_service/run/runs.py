@@ -122,6 +122,11 @@ class Runs:
         finally:
             self._held_shares.give_back(principal)
 
+    def check_not_over(self) -> None:
+        """Raise ServiceDraining once the grace of a drain is over, and nobody is let in any more."""
+        if self._waits.are_over:
+            raise ServiceDraining
+
     def waiting(self) -> AbstractAsyncContextManager[None]:
         """Wait in the block for what the drain does not wait for. Raises ServiceDraining at its end, there as well."""
         return self._waits.waiting()
@@ -175,8 +180,7 @@ class Runs:
         Raises TooManyReaders, TooManyReadersOfYours, and ServiceDraining where the grace of a drain is over: until
         then runs go on, and can be read nowhere else.
         """
-        if self._waits.are_over:
-            raise ServiceDraining
+        self.check_not_over()
         self._admit_reader_to_service()
         self._admit_reader_of(principal, quota)
         self._readers.add(reader)

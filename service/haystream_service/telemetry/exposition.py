@@ -8,16 +8,17 @@ import io
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, suppress
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from anyio import to_thread
 from prometheus_client import make_wsgi_app  # pyright: ignore[reportUnknownVariableType]  # half typed
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
@@ -33,11 +34,12 @@ REST_SECONDS = 1.0  # where there are no descriptors for another connection
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-@contextmanager
-def exposed(registry: CollectorRegistry, address: str) -> Generator[int]:
+@asynccontextmanager
+async def exposed(registry: CollectorRegistry, address: str) -> AsyncGenerator[int]:
     """Serve a registry at HOST:PORT while the block lasts; yields the port. Raises OSError where it is taken.
 
-    The loop takes connections, and a thread answers each: Prometheus' own server, without one that polls.
+    The loop takes connections, and a thread answers each: Prometheus' own server, without one that polls. At the end
+    nobody is waited for.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -47,11 +49,15 @@ def exposed(registry: CollectorRegistry, address: str) -> Generator[int]:
         yield server.server_port
     finally:
         server.stop_listening()
-        server.server_close()
+        # Not on the loop, which a second signal has to reach, nor in its threads, all of which components may have.
+        await to_thread.run_sync(server.server_close)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Answers a few requests at once, each in a thread that ends with it."""
+    """Answers a few requests at once, each in a thread that ends with it.
+
+    `_answering` are the connections that are open: each has one of the places until it is closed.
+    """
 
     timeout = 0  # what is asked for is there: the loop says when
     request_queue_size = 64
@@ -59,7 +65,8 @@ class _Server(ThreadingMixIn, WSGIServer):
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         app = cast("Application", make_wsgi_app(_WithoutCreationTimes(registry)))
-        self._places = threading.BoundedSemaphore(MAX_REQUESTS)
+        self._answering: dict[socket.socket, threading.Thread] = {}
+        self._closing = threading.Lock()  # a socket that is closed meanwhile could by now be somebody else's
         super().__init__((host, port), _Handler)
         self.set_app(_only_metrics(app))
 
@@ -79,10 +86,22 @@ class _Server(ThreadingMixIn, WSGIServer):
         loop.add_reader(self.fileno(), self.handle_request)
 
     def stop_listening(self) -> None:
-        """Take no more."""
+        """Take no more, and let go of those who are there: one that says nothing would be waited for."""
         self._loop.remove_reader(self.fileno())
         if self._rest is not None:
             self._rest.cancel()
+        with self._closing:
+            for connection in self._answering:
+                with suppress(OSError):  # it is gone already
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def server_close(self) -> None:
+        """Close, and wait for the threads."""
+        super().server_close()
+        with self._closing:
+            threads = list(self._answering.values())
+        for thread in threads:
+            thread.join()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take a connection; where that cannot be had, rest: it goes on waiting, and the loop would say so for ever."""
@@ -98,14 +117,22 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Tell whether there is a place for one more."""
-        return self._places.acquire(blocking=False)
+        return len(self._answering) < MAX_REQUESTS
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and leave the place."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread. Where there can be none, the connection is closed, and its place is free."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="haystream-scrape"
+        )
+        with self._closing:  # it may be done before it is noted
+            thread.start()
+            self._answering[request] = thread
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._closing:
+            self._answering.pop(request, None)
+            super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Let a connection go that broke, or was silent for too long."""

@@ -58,6 +58,11 @@ class RunMetrics:
             "Readers that were let go since they took nothing for too long.",
             registry=registry,
         )
+        self._defects = Counter(
+            "haystream_defects",
+            "Defects of the service's own that a call met; those in a run are its ending.",
+            registry=registry,
+        )
 
     def begin_with_zero(self) -> list[str]:
         """Show what has not happened yet: the first time would not count as an increase. Return the pipelines."""
@@ -86,3 +91,7 @@ class RunMetrics:
     def slow_reader(self) -> None:
         """Count a reader that was let go."""
         self._slow_readers.inc()
+
+    def defect(self) -> None:
+        """Count a defect."""
+        self._defects.inc()

@@ -66,4 +66,5 @@ class Observer:
 
     def defect(self, error: BaseException, request_id: str, run_id: str = "") -> None:
         """Hear of a defect of the service's own."""
+        self._metrics.defect()
         self._report.defect(error, request_id=request_id, run_id=run_id)
