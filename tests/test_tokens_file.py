@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import subprocess
-import sys
 import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -22,7 +19,6 @@ from haystream_service.identity import tokens_file, watched_file
 from haystream_service.identity.authentication import authenticating
 from haystream_service.identity.principal import Principal, Rights
 from haystream_service.identity.tokens_format import TokensFormatError, callers_of
-from haystream_service.logs import redacted
 from haystream_service.settings import Settings
 from tests.issuers import SECONDS, Heard
 
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 
 TOKEN = "hs_" + "a" * 43
 OTHER = "hs_" + "b" * 43
-COMMAND = [sys.executable, "-c", "from haystream_service.identity.new_token import main; main()"]
 
 
 def sha256_of(token: str) -> str:
@@ -374,32 +369,3 @@ def test_whatever_a_file_holds_it_is_read_or_refused(content: bytes) -> None:
     """No other exception ends the watching of the file."""
     with suppress(TokensFormatError):
         callers_of(content, Rights())
-
-
-def made(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, env=environment)
-
-
-async def test_the_command_makes_a_token_and_the_file_that_it_is_good_with(file: Path) -> None:
-    """Each on a stream of its own; a name that YAML would take for something else is quoted."""
-    first, second = made("no"), made("no")
-    assert first.returncode == 0
-    assert len(first.stdout.strip()) == len(TOKEN)
-    assert first.stdout != second.stdout
-    assert first.stdout.strip() not in first.stderr
-    file.write_text(first.stderr)  # noqa: ASYNC240 - a small one
-    async with asking(file) as authenticator:
-        assert await caller(authenticator, first.stdout.strip()) == Principal("no", Rights())
-    assert redacted(f"it is {first.stdout.strip()}!") == "it is [redacted]!"
-
-
-@pytest.mark.parametrize("name", ["", "a b", "jwt:alice", "a" * 65, "ä", TOKEN, "a\n", "anyone"])
-def test_the_command_refuses_a_name_that_the_file_would_not_take(name: str) -> None:
-    """With what a name may have, or why it cannot be had."""
-    done = made(name)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert ("`anyone` is what all are called" if name == "anyone" else "a name has 1 to 64") in done.stderr
-    assert "Traceback" not in done.stderr
