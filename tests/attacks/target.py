@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -123,6 +124,7 @@ class Target:
 
         It has to look again and again: no event tells that nothing happens any more.
         """
+        gc.collect()  # a call that was refused lies in a cycle with its error, and holds its connection
         last = await self._look()
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLE_SECONDS
