@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from haystream_service.entrance.refusing import RefusalObserver
     from haystream_service.identity.certificate import PeerCertificate
 
-SOON = Bounds(seconds=0.3, max_bytes=4096, at_once=16)
+SOON = Bounds(seconds=0.3, max_bytes=4096, at_once=16, line_seconds=0.3)
 IMPATIENT = Limits(chats=SOON, others=SOON)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 

@@ -18,6 +18,7 @@ from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.entrance.decoding import Limits
 from haystream_service.entrance.health import SERVICE_NAME
 from haystream_service.entrance.health_servicer import HealthServicer
+from haystream_service.entrance.reading import Bounds
 from tests.calls import all_events, complaint_of, text_of
 from tests.conftest import served
 from tests.encrypted import Certs, channel_to
@@ -145,6 +146,36 @@ async def test_a_caller_has_so_many_requests_to_come_and_holds_up_itself_alone(g
         call.cancel()
 
 
+async def test_those_who_stand_in_line_have_their_own_time_once_it_is_their_turn() -> None:
+    """Requests that share a slow way come one after the other: the later ones are not late for it."""
+    chats = Bounds(seconds=1, max_bytes=4096, at_once=1, line_seconds=WAIT_SECONDS)
+    async with entered(Limits(chats=chats), Hearing()) as address, connected(address) as channel:
+        calls: list[Any] = []
+        for _ in range(3):
+            calls.append(begun(channel, CHAT))
+            await health_pb2_grpc.HealthStub(channel).Check(OF_SERVICE)  # by then it stands in line
+        for call in calls[:2]:
+            assert (await refusal_of(call)).reason == "REQUEST_INCOMPLETE"
+        await asyncio.sleep(0.1)  # far more than they came apart, and less than the time of the last
+        await calls[2].write(ASK.SerializeToString())
+        assert await calls[2].read()
+        calls[2].cancel()
+
+
+async def test_who_stands_in_line_for_too_long_is_told_to_come_again() -> None:
+    """It has done nothing wrong but to ask for much at once."""
+    chats = Bounds(seconds=WAIT_SECONDS, max_bytes=4096, at_once=1, line_seconds=0.3)
+    async with entered(Limits(chats=chats), Hearing()) as address, connected(address) as channel:
+        first = begun(channel, CHAT)
+        await health_pb2_grpc.HealthStub(channel).Check(OF_SERVICE)
+        complaint = await refusal_of(begun(channel, CHAT))
+        assert (complaint.code, complaint.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_REQUESTS_OF_YOURS")
+        assert complaint.retry_seconds == 1
+        await first.write(ASK.SerializeToString())
+        assert await first.read()
+        first.cancel()
+
+
 async def test_where_nobody_is_asked_who_they_are_each_connection_is_somebody(fake: Served, stage: Stage) -> None:
     """One who keeps requests back keeps nobody else from asking."""
     stage.chunks = 1
@@ -176,7 +207,7 @@ async def test_a_connection_has_so_many_watches_and_its_next_is_refused(port: st
         async with connected(address) as channel, connected(address) as other:
             watches = [await watching(channel) for _ in range(WATCHES)]
             complaint = await refusal_of(health_pb2_grpc.HealthStub(channel).Watch(OF_SERVICE))
-            assert (complaint.code, complaint.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS_OF_YOURS")
+            assert (complaint.code, complaint.reason) == ("UNIMPLEMENTED", "TOO_MANY_STREAMS_OF_YOURS")
             assert (await health_pb2_grpc.HealthStub(channel).Check(OF_SERVICE, timeout=10)).status
             watches.append(await watching(other))
             watches.pop(0).cancel()

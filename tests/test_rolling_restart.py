@@ -67,7 +67,9 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),  # and no longer than that until it is tried again, below
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.per_rpc_retry_buffer_size", 8 << 20),
 ]
+LARGE = "q" * 300_000  # more than gRPC would keep to send it again
 
 
 class Callers:
@@ -83,8 +85,8 @@ class Callers:
     async def asking(self) -> AsyncGenerator[None]:
         """Ask while the block lasts; raise what one of them was refused with."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(CALLERS):
-                group.create_task(self._ask())
+            for number in range(CALLERS):
+                group.create_task(self._ask(LARGE if number % 2 else "q"))
             yield
             self._enough = True
 
@@ -97,9 +99,9 @@ class Callers:
         async with self._answered:
             await self._answered.wait_for(is_so)
 
-    async def _ask(self) -> None:
+    async def _ask(self, query: str) -> None:
         while not self._enough:
-            answer = await all_events(self._stub.Chat(chat_pb2.ChatRequest(query="q")))
+            answer = await all_events(self._stub.Chat(chat_pb2.ChatRequest(query=query)))
             async with self._answered:
                 self.answers.append(answer)
                 self._answered.notify_all()

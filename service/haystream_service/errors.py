@@ -70,6 +70,13 @@ class TooManyStreamsOfYours(Refusal):
         super().__init__(f"your connection has {limit} such streams open, and may have no more; close some")
 
 
+class TooManyRequestsOfYours(Refusal):
+    """As many of the caller's requests are still to come as may be, and one more has waited for long."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests of yours are still to come; send fewer at once, and try again")
+
+
 class TooMuchMetadata(Refusal):
     """The call brings more metadata than it may."""
 

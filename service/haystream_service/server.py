@@ -173,7 +173,7 @@ async def _other_ports(
     settings: Settings, health_servicer: HealthServicer, observer: Observer, metrics: Metrics, traces: Traces | None
 ) -> AsyncGenerator[tuple[int | None, int | None]]:
     """Answer probes and scrapes, and have Haystack's own spans among the traces, for longer than there are calls."""
-    interceptors = [BoundedMetadata(observer), Decoding(observer)]  # with places of their own
+    interceptors = [WatchedRpcs(SERVICES), BoundedMetadata(observer), Decoding(observer)]  # with places of their own
     async with (
         health_port(health_servicer, settings, interceptors) as probed,
         _exposed(settings.metrics_listen, metrics.registry) as scraped,

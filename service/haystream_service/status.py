@@ -81,10 +81,13 @@ def status_of_refusal(refusal: errors.Refusal) -> Status:  # noqa: C901, PLR0911
             return Status(Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
         case errors.RequestIncomplete():
             return Status(Code.DEADLINE_EXCEEDED, "REQUEST_INCOMPLETE", text)
-        case errors.TooManyStreams():  # to gRPC's clients any other code says that nobody is healthy here
+        # To gRPC's clients, who watch health, any other code says that nobody is healthy here.
+        case errors.TooManyStreams():
             return Status(Code.UNIMPLEMENTED, "TOO_MANY_STREAMS", text)
         case errors.TooManyStreamsOfYours():
-            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS_OF_YOURS", text, RETRY_SECONDS)
+            return Status(Code.UNIMPLEMENTED, "TOO_MANY_STREAMS_OF_YOURS", text)
+        case errors.TooManyRequestsOfYours():
+            return Status(Code.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS_OF_YOURS", text, RETRY_SECONDS)
         case errors.TooMuchMetadata():
             return Status(Code.RESOURCE_EXHAUSTED, "METADATA_TOO_LARGE", text)
         case errors.NotAuthenticated(reason=reason):

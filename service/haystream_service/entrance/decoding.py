@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 CHAT = f"/{SERVICE_NAME}/Chat"
 
-# Of a request that is read gRPC takes up to 16 MiB, so that one that is too long can be refused in words: what 16 of a
-# caller's that are still to come can take is 256 MiB. 4 MiB come in 30 s over 1.2 Mbit/s.
-CHATS = Bounds(seconds=30, max_bytes=MAX_REQUEST_BYTES, at_once=16)
+# Few at once, so that those that share a slow way come one after the other, and not all too late: 4 MiB of each of four
+# come in 30 s over 5 Mbit/s. Of a request that is read gRPC takes up to 16 MiB, so that one that is too long can be
+# refused in words: four of a caller's can take 64 MiB. Of those in line it takes 64 KiB.
+CHATS = Bounds(seconds=30, max_bytes=MAX_REQUEST_BYTES, at_once=4, line_seconds=60)
 
 # All others are a few words, and come at once, those of strangers among them.
 MAX_STRANGERS_BYTES = 4096
-WORDS = Bounds(seconds=10, max_bytes=MAX_STRANGERS_BYTES, at_once=16)
+WORDS = Bounds(seconds=10, max_bytes=MAX_STRANGERS_BYTES, at_once=16, line_seconds=10)
 
 
 @dataclass(frozen=True, slots=True)

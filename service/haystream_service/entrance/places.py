@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from haystream_service.errors import TooManyStreams, TooManyStreamsOfYours
+from haystream_service.errors import TooManyRequestsOfYours, TooManyStreams, TooManyStreamsOfYours
 from haystream_service.run.shares import Shares
 
 if TYPE_CHECKING:
@@ -23,22 +23,33 @@ class _Line:
 class Places:
     """So many places for each who calls; one call more stands in line, behind others of the same caller's alone."""
 
-    def __init__(self, each: int) -> None:
+    def __init__(self, each: int, line_seconds: float) -> None:
         self._each = each
+        self._line_seconds = line_seconds
         self._lines: dict[str, _Line] = {}
 
     @asynccontextmanager
     async def place(self, who: str) -> AsyncGenerator[None]:
-        """Have a place while the block lasts, as soon as there is one."""
+        """Have a place while the block lasts, as soon as there is one. Raises TooManyRequestsOfYours."""
         line = self._lines.setdefault(who, _Line(asyncio.Semaphore(self._each)))
         line.calls += 1
         try:
-            async with line.places:
+            await self._stand_in(line)
+            try:
                 yield
+            finally:
+                line.places.release()
         finally:
             line.calls -= 1
             if not line.calls:
                 del self._lines[who]
+
+    async def _stand_in(self, line: _Line) -> None:
+        try:
+            async with asyncio.timeout(self._line_seconds):
+                await line.places.acquire()
+        except TimeoutError:
+            raise TooManyRequestsOfYours(self._each) from None
 
 
 class Streams:

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a request may take to come, its place in line included; its bytes; how many each may have to come."""
+    """How long a request may take, and its bytes; how many each may have to come, and how long one more waits in line."""
 
     seconds: float
     max_bytes: int
     at_once: int
+    line_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,13 @@ class Reader:
     def __init__(self, bounds: Bounds, observer: RefusalObserver) -> None:
         self._bounds = bounds
         self._observer = observer
-        self._places = Places(bounds.at_once)
+        self._places = Places(bounds.at_once, bounds.line_seconds)
 
     async def only(self, context: Context, sender: str, form: Form) -> Any:
-        """Return the one request of a call. Raises RequestIncomplete, InvalidRequest, MalformedMessage."""
+        """Return the one request of a call.
+
+        Raises TooManyRequestsOfYours, RequestIncomplete, InvalidRequest, MalformedMessage.
+        """
         message = await self._message(context, sender)
         if message is None:
             await refuse_who_stays(self._observer, MalformedMessage(), context)
@@ -98,9 +102,10 @@ class Reader:
 
     async def _message(self, context: Context, sender: str) -> bytes | None:
         """Return the next bytes; None where no more come: also of who has left, or sends more than gRPC takes."""
-        try:
-            async with asyncio.timeout(self._bounds.seconds), self._places.place(sender):
-                message = await context.read()
-        except TimeoutError:
-            raise RequestIncomplete from None
+        async with self._places.place(sender):
+            try:
+                async with asyncio.timeout(self._bounds.seconds):
+                    message = await context.read()
+            except TimeoutError:
+                raise RequestIncomplete from None
         return message if isinstance(message, bytes) else None

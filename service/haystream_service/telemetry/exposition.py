@@ -30,6 +30,7 @@ PATH = "/metrics"
 MAX_REQUESTS = 8  # at once; a connection more is closed
 REQUEST_SECONDS = 5  # that one may take to ask, or take nothing
 REST_SECONDS = 1.0  # where there are no descriptors for another connection
+CLOSE_SECONDS = 0.5  # that the answers take which are being given at the end, and much more
 
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -39,7 +40,7 @@ async def exposed(registry: CollectorRegistry, address: str) -> AsyncGenerator[i
     """Serve a registry at HOST:PORT while the block lasts; yields the port. Raises OSError where it is taken.
 
     The loop takes connections, and a thread answers each: Prometheus' own server, without one that polls. At the end
-    nobody is waited for.
+    nobody is waited for, for longer than CLOSE_SECONDS.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -96,12 +97,13 @@ class _Server(ThreadingMixIn, WSGIServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def server_close(self) -> None:
-        """Close, and wait for the threads."""
+        """Close, and wait for the threads, but not long: one may look at a disk that is gone."""
         super().server_close()
         with self._closing:
             threads = list(self._answering.values())
+        until = time.monotonic() + CLOSE_SECONDS
         for thread in threads:
-            thread.join()
+            thread.join(max(0, until - time.monotonic()))
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take a connection; where that cannot be had, rest: it goes on waiting, and the loop would say so for ever."""

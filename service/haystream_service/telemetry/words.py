@@ -53,6 +53,7 @@ def every_refusal() -> tuple[str, ...]:
         errors.RequestIncomplete(),
         errors.TooManyStreams(0),
         errors.TooManyStreamsOfYours(0),
+        errors.TooManyRequestsOfYours(0),
         errors.TooMuchMetadata(0),
         refusals.credentials_missing(""),
         refusals.token_invalid(),
