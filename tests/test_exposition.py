@@ -131,6 +131,40 @@ async def test_nobody_who_is_connected_holds_up_the_end(stage: Stage, monkeypatc
         await writer.wait_closed()
 
 
+async def test_a_scrape_that_hangs_does_not_hold_up_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may look at a disk that is gone."""
+    monkeypatch.setattr(exposition, "CLOSE_SECONDS", 0.1)
+    loop, asked, proceed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    class Hanging(Collector):
+        def collect(self) -> Iterator[Metric]:
+            loop.call_soon_threadsafe(asked.set)
+            proceed.wait()
+            yield from ()
+
+        def describe(self) -> Iterator[Metric]:
+            yield from ()
+
+    stack = AsyncExitStack()
+    running = await stack.enter_async_context(measured())
+    running.service.metrics.register(Hanging())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.service.metrics_port)
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    await asked.wait()
+    scrapes = [thread for thread in threading.enumerate() if thread.name == "haystream-scrape"]
+    closing = asyncio.create_task(stack.aclose())
+    await asyncio.wait([closing], timeout=10)
+    has_ended = closing.done()
+    proceed.set()
+    await closing
+    for scrape in scrapes:
+        scrape.join()
+    assert await reader.read() == b""
+    writer.close()
+    assert has_ended
+    assert len(scrapes) == 1
+
+
 async def test_a_thread_that_cannot_be_had_costs_no_place(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there are threads again there are metrics again, and at the end nothing is wrong."""
 

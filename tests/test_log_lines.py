@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from haystream.v1 import chat_pb2, chat_pb2_grpc
 from haystream_service.run.events import Documents, Reasoning, Started, Text, ToolCall
@@ -89,6 +90,18 @@ async def test_a_failure_is_told_with_its_place_and_without_its_words(lines: lis
     assert "\nValueError\n" in line["exception"]
     assert "tests/fakes.py" in line["exception"]
     assert "swordfish" not in repr(lines)
+
+
+async def test_what_is_refused_where_probes_ask_is_told_with_who_has_asked(lines: list[EventDict]) -> None:
+    """Nobody there has a name."""
+    async with (
+        served(health_listen="127.0.0.1:0", warm=False) as running,
+        grpc.aio.insecure_channel(f"127.0.0.1:{running.service.health_port}") as probes,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(probes).Check(health_pb2.HealthCheckRequest(service="x" * 5000))
+    line = line_of(lines, "refused")
+    assert (line["reason"], line["peer"], line["method"]) == ("INVALID_REQUEST", "127.0.0.1", "Check")
 
 
 @pytest.mark.parametrize(

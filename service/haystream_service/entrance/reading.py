@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a request may take, and its bytes; how many each may have to come, and how long one more waits in line."""
+    """How long a request may take, and its bytes; how many each may have to come, and how long one more waits."""
 
     seconds: float
     max_bytes: int
