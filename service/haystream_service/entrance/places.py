@@ -45,6 +45,9 @@ class Places:
                 del self._lines[who]
 
     async def _stand_in(self, line: _Line) -> None:
+        if not line.places.locked():  # mostly: no timer for what does not wait
+            await line.places.acquire()
+            return
         try:
             async with asyncio.timeout(self._line_seconds):
                 await line.places.acquire()
