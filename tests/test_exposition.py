@@ -99,33 +99,40 @@ async def test_a_request_that_drips_has_its_time_as_a_whole(stage: Stage, monkey
         assert (await scraped(running.service)).text
 
 
+class Slow(Collector):
+    """Has nothing to tell, and takes its time for that."""
+
+    def __init__(self, patience_seconds: float | None = None) -> None:
+        self.asked, self.proceed = asyncio.Event(), threading.Event()
+        self.has_proceeded: list[bool] = []
+        self._loop = asyncio.get_running_loop()
+        self._patience_seconds = patience_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        self._loop.call_soon_threadsafe(self.asked.set)
+        self.has_proceeded.append(self.proceed.wait(self._patience_seconds))
+        yield from ()
+
+    def describe(self) -> Iterator[Metric]:
+        yield from ()
+
+
 async def test_nobody_who_is_connected_holds_up_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not who says nothing; and while a scrape is answered the loop goes on, since a signal has to reach it."""
     monkeypatch.setattr(exposition, "REQUEST_SECONDS", 20)
-    loop, asked, proceed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-    has_proceeded: list[bool] = []
-
-    class Slow(Collector):
-        def collect(self) -> Iterator[Metric]:
-            loop.call_soon_threadsafe(asked.set)
-            has_proceeded.append(proceed.wait(5))
-            yield from ()
-
-        def describe(self) -> Iterator[Metric]:
-            yield from ()
-
+    slow = Slow(5)
     stack = AsyncExitStack()
     running = await stack.enter_async_context(measured())
-    running.service.metrics.register(Slow())
+    running.service.metrics.register(slow)
     connections = [await asyncio.open_connection("127.0.0.1", running.service.metrics_port) for _ in range(4)]
     connections[0][1].write(b"GET /metrics HTTP/1.1\r\n\r\n")
-    await asked.wait()
+    await slow.asked.wait()
     closing = asyncio.create_task(stack.aclose())
     for reader, _ in connections:
         assert await reader.read() == b""
-    proceed.set()
+    slow.proceed.set()
     await closing
-    assert has_proceeded == [True]
+    assert slow.has_proceeded == [True]
     for _, writer in connections:
         writer.close()
         await writer.wait_closed()
@@ -134,28 +141,18 @@ async def test_nobody_who_is_connected_holds_up_the_end(stage: Stage, monkeypatc
 async def test_a_scrape_that_hangs_does_not_hold_up_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may look at a disk that is gone."""
     monkeypatch.setattr(exposition, "CLOSE_SECONDS", 0.1)
-    loop, asked, proceed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-
-    class Hanging(Collector):
-        def collect(self) -> Iterator[Metric]:
-            loop.call_soon_threadsafe(asked.set)
-            proceed.wait()
-            yield from ()
-
-        def describe(self) -> Iterator[Metric]:
-            yield from ()
-
+    hanging = Slow()
     stack = AsyncExitStack()
     running = await stack.enter_async_context(measured())
-    running.service.metrics.register(Hanging())
+    running.service.metrics.register(hanging)
     reader, writer = await asyncio.open_connection("127.0.0.1", running.service.metrics_port)
     writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
-    await asked.wait()
+    await hanging.asked.wait()
     scrapes = [thread for thread in threading.enumerate() if thread.name == "haystream-scrape"]
     closing = asyncio.create_task(stack.aclose())
     await asyncio.wait([closing], timeout=10)
     has_ended = closing.done()
-    proceed.set()
+    hanging.proceed.set()
     await closing
     for scrape in scrapes:
         scrape.join()

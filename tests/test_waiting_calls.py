@@ -107,6 +107,16 @@ async def test_a_place_that_came_to_no_run_is_free_again(stage: Stage, way_out: 
         await all_events(running.stub.Chat(ASK))
 
 
+async def is_told_of_the_drain(call: grpc.aio.UnaryStreamCall[Any, Any], service: AsyncExitStack) -> None:
+    """Close a service; assert that it does not wait for a call, which may come again elsewhere."""
+    closing = asyncio.create_task(service.aclose())
+    complaint = await ending_of(call)
+    async with asyncio.timeout(SECONDS / 2):
+        await closing
+    assert (complaint.code, complaint.reason) == ("UNAVAILABLE", "DRAINING")
+    assert complaint.retry_seconds == 1
+
+
 async def test_who_waits_for_an_image_at_the_end_of_the_drain_is_told_so(stage: Stage) -> None:
     """At once where no run goes on, since no image could still become one."""
     del stage
@@ -116,12 +126,7 @@ async def test_who_waits_for_an_image_at_the_end_of_the_drain_is_told_so(stage: 
         async with grpc.aio.insecure_channel(running.address) as channel:
             call = chat_pb2_grpc.ChatServiceStub(channel).Chat(with_image(host))
             await host.arrived.acquire()
-            closing = asyncio.create_task(stack.aclose())
-            complaint = await ending_of(call)
-            async with asyncio.timeout(SECONDS / 2):
-                await closing
-        assert (complaint.code, complaint.reason) == ("UNAVAILABLE", "DRAINING")
-        assert complaint.retry_seconds == 1
+            await is_told_of_the_drain(call, stack)
 
 
 async def test_who_waits_at_the_door_at_the_end_of_the_drain_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,12 +151,7 @@ async def test_who_waits_at_the_door_at_the_end_of_the_drain_is_told_so(monkeypa
         call = stub.Chat(ASK, metadata=bearer(signer().token()))
         await asked.wait()
         await arrived(channel)
-        closing = asyncio.create_task(stack.aclose())
-        complaint = await ending_of(call)
-        async with asyncio.timeout(SECONDS / 2):
-            await closing
-    assert (complaint.code, complaint.reason) == ("UNAVAILABLE", "DRAINING")
-    assert complaint.retry_seconds == 1
+        await is_told_of_the_drain(call, stack)
 
 
 async def test_who_is_known_at_once_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
